@@ -1,0 +1,205 @@
+"""Adapter for ultralytics' YOLO detectors, and loading of their weights.
+
+ultralytics is AGPL-3.0 and optional: it is imported when a function here is called, never before.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from detkd.errors import AdapterError, DetkdError, WeightsError
+from detkd.hooks import Capture
+from detkd.types import DetectorOutputs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+# Sides of a box: left, top, right, bottom distances from its anchor.
+SIDES = 4
+
+
+def import_ultralytics() -> Any:
+    """Import ultralytics, made to load checkpoints without unpickling anything but its own classes.
+
+    Raises:
+        DetkdError: If it is not installed.
+    """
+    os.environ.setdefault("ULTRALYTICS_SAFE_LOAD", "1")  # read by ultralytics once, while it is imported
+    try:
+        import ultralytics
+    except ModuleNotFoundError as error:
+        raise DetkdError("YOLO models need ultralytics (AGPL-3.0): pip install 'detkd[yolo]'.") from error
+    return ultralytics
+
+
+@dataclass(frozen=True)
+class FillReport:
+    """How much of a model a state dict filled."""
+
+    filled: int
+    offered: int
+    model: int
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        return f"{self.filled} of the file's {self.offered} tensors fit and fill the model's {self.model}"
+
+
+class UltralyticsAdapter:
+    """Watches the detection head of a YOLO: its inputs are the neck's features, its output the raw predictions.
+
+    Args:
+        model: An ``ultralytics.nn.tasks.DetectionModel`` (or a subclass) whose last layer is a ``Detect`` head.
+
+    Raises:
+        AdapterError: If the model has no such head.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        layers = getattr(model, "model", None)
+        head: Any = layers[-1] if isinstance(layers, nn.Sequential) else None
+        if head is None or not hasattr(head, "reg_max") or not hasattr(head, "cv2"):
+            raise AdapterError(
+                f"Expected an ultralytics detection model whose last layer is a Detect head, but got "
+                f"{type(model).__name__} ending in {type(head).__name__}."
+            )
+        self.model = model
+        names = getattr(model, "names", {})
+        self.class_names: tuple[str, ...] = tuple(names.values() if isinstance(names, dict) else names)
+        self.feature_channels: tuple[int, ...] = tuple(
+            next(m for m in branch.modules() if isinstance(m, nn.Conv2d)).in_channels for branch in head.cv2
+        )
+        self.strides: tuple[int, ...] = tuple(int(s) for s in head.stride)
+        self._bins: int = head.reg_max
+        self._path = f"model.{len(layers) - 1}" if isinstance(layers, nn.Sequential) else ""
+        self._capture = Capture(model, [self._path])
+
+    def attach(self) -> None:
+        """Install the hook on the head."""
+        self._capture.attach()
+
+    def detach(self) -> None:
+        """Remove the hook and let go of captured tensors."""
+        self._capture.detach()
+
+    def take_outputs(self) -> DetectorOutputs:
+        """Return what the head saw and said in the latest forward pass, and let go of it."""
+        features = tuple(self._capture.inputs(self._path)[0])
+        raw = _raw_predictions(self._capture.output(self._path))
+        self._capture.clear()
+        bins = raw["boxes"].unflatten(1, (SIDES, self._bins))  # [B, 4, R, A]
+        points, strides = _anchors(features, self.strides)
+        return DetectorOutputs(
+            features=features,
+            logits=raw["scores"],
+            boxes=_decode(bins, points, strides),
+            bins=bins if self._bins > 1 else None,
+            anchor_points=points,
+        )
+
+
+def _raw_predictions(output: Any) -> Mapping[str, Tensor]:
+    """Unwrap a head's output: (decoded, raw) outside training; both branches of an end-to-end head."""
+    raw = output[1] if isinstance(output, tuple) else output
+    # The one-to-many branch trains the neck; the one-to-one branch is fed detached features.
+    raw = raw.get("one2many", raw) if isinstance(raw, dict) else raw
+    if not isinstance(raw, dict) or not {"boxes", "scores"} <= raw.keys():
+        got = sorted(raw) if isinstance(raw, dict) else type(raw).__name__
+        raise AdapterError(
+            f"Expected the head's raw output to be a dict with `boxes` and `scores` (ultralytics 8.4), but got {got}. "
+            "Install ultralytics>=8.4,<8.5."
+        )
+    return raw
+
+
+def _anchors(features: Sequence[Tensor], strides: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Centres [A, 2] and strides [A] in pixels of the anchors of all levels."""
+    points, steps = [], []
+    for feature, stride in zip(features, strides, strict=True):
+        height, width = feature.shape[2:]
+        y, x = torch.meshgrid(
+            torch.arange(height, device=feature.device), torch.arange(width, device=feature.device), indexing="ij"
+        )
+        points.append((torch.stack((x, y), -1).reshape(-1, 2).float() + 0.5) * stride)
+        steps.append(torch.full((height * width,), float(stride), device=feature.device))
+    return torch.cat(points), torch.cat(steps)
+
+
+def _decode(bins: Tensor, points: Tensor, strides: Tensor) -> Tensor:
+    """Boxes (x1, y1, x2, y2) in pixels, [B, A, 4], from the expectation of each side's distribution [B, 4, R, A]."""
+    count = bins.shape[2]
+    if count > 1:
+        values = torch.arange(count, device=bins.device, dtype=torch.float32)
+        sides = torch.einsum("bsra,r->bas", bins.float().softmax(2), values)
+    else:
+        sides = bins.float()[:, :, 0].transpose(1, 2)
+    sides = sides * strides[:, None]
+    return torch.cat((points - sides[..., :2], points + sides[..., 2:]), -1)
+
+
+def load_yolo(weights: Path | str) -> Any:
+    """Load an ultralytics checkpoint as ``ultralytics.YOLO`` without running code that it may carry.
+
+    Raises:
+        WeightsError: If the file is missing, is no ultralytics checkpoint, or holds anything but known classes.
+    """
+    path = Path(weights)
+    if not path.is_file():
+        raise WeightsError(f"Expected a checkpoint file, but there is none at {path}.")
+    ultralytics = import_ultralytics()
+    try:
+        return ultralytics.YOLO(str(path))
+    except (TypeError, RuntimeError, EOFError, KeyError, AttributeError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise WeightsError(f"Expected an ultralytics checkpoint, but {path} is not one: {reason}") from error
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor] | None:
+    """Read a plain state dict (``.pt`` or ``.safetensors``); None where the file is a whole pickled checkpoint.
+
+    Raises:
+        WeightsError: If the file is missing or unreadable.
+    """
+    if not path.is_file():
+        raise WeightsError(f"Expected a weights file, but there is none at {path}.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        return None  # classes beyond tensors: a whole checkpoint, or nothing that may be loaded; load_yolo decides
+    except (RuntimeError, EOFError, OSError) as error:
+        raise WeightsError(f"Expected a readable weights file, but {path} is broken: {error}") from error
+    if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
+        raise WeightsError(f"Expected {path} to hold a plain state dict (names to tensors), but it does not.")
+    return content
+
+
+def fill(model: nn.Module, state: Mapping[str, Tensor]) -> FillReport:
+    """Copy the tensors whose name and shape fit; everything else of the model stays as it was.
+
+    Raises:
+        WeightsError: If none fits.
+    """
+    own = model.state_dict()
+    fitting = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
+    if not fitting:
+        raise WeightsError(
+            f"Expected weights that fit the model, but none of the file's {len(state)} tensors has the name and shape of "
+            f"one of the model's {len(own)} (file: {next(iter(state))!r}, model: {next(iter(own))!r})."
+        )
+    model.load_state_dict(fitting, strict=False)  # copies into the model's own dtype
+    return FillReport(filled=len(fitting), offered=len(state), model=len(own))
+
+
+def load_weights(model: nn.Module, path: Path) -> FillReport:
+    """Fill a YOLO from a plain state dict or an ultralytics checkpoint; see :func:`fill`."""
+    state = read_state_dict(path)
+    if state is None:
+        state = load_yolo(path).model.float().state_dict()
+    return fill(model, state)

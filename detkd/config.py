@@ -1,0 +1,208 @@
+"""Typed, strict configuration of a training run: YAML plus ``key=value``.
+
+Every section forbids unknown keys, and all faults are reported at once, one line each. What a loss may be told is read from
+the signature of its module, so that its hyperparameters and their defaults stand in one place.
+"""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator
+
+from detkd.balance import BalanceName  # noqa: TC001 - pydantic reads annotations at run time
+from detkd.distiller import Term
+from detkd.errors import ConfigError
+from detkd.losses import LOSSES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelConfig(_Strict):
+    """A model: its architecture and, or, its weights."""
+
+    model: str | None = Field(None, description="ultralytics model name or yaml, e.g. yolov5n.yaml")
+    weights: Path | None = Field(None, description="checkpoint, or plain state dict that fills what fits")
+    width: float | None = Field(None, gt=0, le=4, description="replaces the yaml's width multiple")
+    depth: float | None = Field(None, gt=0, le=4, description="replaces the yaml's depth multiple")
+
+
+class DistillConfig(_Strict):
+    """The teacher and the losses."""
+
+    teacher: ModelConfig
+    terms: dict[str, Any] = Field(
+        default_factory=lambda: {"bckd": {}, "ld": {}, "pkd": {}},
+        min_length=1,
+        description="loss name to its weight and arguments; null leaves the loss out",
+    )
+    balance: BalanceName = Field("gradient_ratio", description="how weights are held against the task loss")
+
+    @field_validator("terms")
+    @classmethod
+    def _known_terms(cls, terms: dict[str, Any]) -> dict[str, Any]:
+        unknown = sorted(set(terms) - set(LOSSES))
+        if unknown:
+            raise ValueError(f"expected loss names out of {sorted(LOSSES)}, but got {unknown}")
+        return {name: given for name, given in terms.items() if given is not None}
+
+
+class TrainConfig(_Strict):
+    """The schedule, shared by every engine."""
+
+    epochs: int = Field(100, ge=1)
+    imgsz: int = Field(640, ge=32, description="side of the square input in pixels, a multiple of the largest stride")
+    batch: int = Field(16, ge=1)
+    seed: int = Field(0, ge=0)
+    device: str = Field("cpu", description="cpu, or ultralytics' device string such as 0")
+
+
+class DetectionConfig(_Strict):
+    """One detection run of ``tools/train_det.py``."""
+
+    name: Name = Field(description="folder of the run below `output`")
+    family: Literal["yolo"] = "yolo"
+    output: Path = Path("runs")
+    data: Path = Field(description="data.yaml of the data set")
+    student: ModelConfig
+    distill: DistillConfig | None = Field(description="null trains the student alone")
+    train: TrainConfig = TrainConfig()
+    trainer: dict[str, Any] = Field(
+        default_factory=dict, description="further arguments of ultralytics' trainer, as they are"
+    )
+    evaluate: tuple[str, ...] = Field(("val", "test"), min_length=1, description="splits evaluated at the end")
+
+    def terms(self) -> list[Term]:
+        """The distillation terms, in the order of the configuration."""
+        if self.distill is None:
+            return []
+        return [
+            Term(name=name, weight=given["weight"], arguments={k: v for k, v in given.items() if k != "weight"})
+            for name, given in self.distill.terms.items()
+        ]
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> DetectionConfig:
+    """Read a configuration file and apply ``key=value`` overrides.
+
+    Args:
+        path: A YAML file.
+        overrides: ``a.b=value`` strings; values are YAML, so ``distill=null`` and ``trainer.lr0=0.01`` mean what they say.
+
+    Raises:
+        ConfigError: With one line for each fault.
+    """
+    tree = _read_yaml(path)
+    for override in overrides:
+        _apply(tree, override)
+    return parse_config(tree)
+
+
+def parse_config(tree: Mapping[str, Any]) -> DetectionConfig:
+    """Validate a configuration tree; see :func:`load_config`."""
+    faults: list[str] = []
+    config: DetectionConfig | None = None
+    try:
+        config = DetectionConfig.model_validate(tree)
+    except ValidationError as error:
+        faults += _describe(error, ())
+    resolved, term_faults = _resolve_terms(tree)
+    faults += term_faults
+    if config is None or faults:
+        raise ConfigError("\n".join(faults))
+    if config.distill is None:
+        return config
+    return config.model_copy(update={"distill": config.distill.model_copy(update={"terms": resolved})})
+
+
+def dump_config(config: DetectionConfig) -> str:
+    """Write the resolved configuration as YAML that :func:`load_config` reads back."""
+    text: str = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return text
+
+
+def _resolve_terms(tree: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Fill every term's arguments with the defaults of its loss module, and collect what is wrong with them."""
+    distill = tree.get("distill")
+    given = distill.get("terms") if isinstance(distill, dict) else None
+    if given is None:
+        given = {"bckd": {}, "ld": {}, "pkd": {}}
+    resolved: dict[str, Any] = {}
+    faults: list[str] = []
+    for name, arguments in given.items() if isinstance(given, dict) else ():
+        if name not in LOSSES or arguments is None:
+            continue
+        try:
+            resolved[name] = _arguments_model(name).model_validate(arguments).model_dump()
+        except ValidationError as error:
+            faults += _describe(error, ("distill", "terms", name))
+    return resolved, faults
+
+
+def _arguments_model(name: str) -> type[BaseModel]:
+    parameters = inspect.signature(LOSSES[name].__init__, eval_str=True).parameters
+    fields: dict[str, Any] = {
+        key: (parameter.annotation, parameter.default)
+        for key, parameter in parameters.items()
+        if key != "self" and parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+    }
+    weight = (Annotated[float, Field(ge=0)] | None, None)
+    return create_model(f"{name}_arguments", __base__=_Strict, weight=weight, **fields)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"Expected a configuration file, but there is none at {path}.") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"Expected {path} to be readable YAML, but: {reason}") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"Expected {path} to hold a mapping of keys, but it holds {type(tree).__name__}.")
+    return tree
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    parts = key.split(".")
+    if not separator or not all(parts):
+        raise ConfigError(f"Expected an override of the form key.subkey=value, but got {override!r}.")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{key}: expected a YAML value, but got {text!r}.") from error
+    node = tree
+    for part in parts[:-1]:
+        child = node.get(part)
+        if child is None:
+            child = node[part] = {}
+        if not isinstance(child, dict):
+            raise ConfigError(f"{key}: expected `{part}` to be a section, but it is {child!r}.")
+        node = child
+    node[parts[-1]] = value
+
+
+def _describe(error: ValidationError, prefix: tuple[str, ...]) -> list[str]:
+    lines = []
+    for fault in error.errors():
+        key = ".".join(str(part) for part in (*prefix, *fault["loc"]))
+        if fault["type"] == "extra_forbidden":
+            lines.append(f"{key}: unknown key; got {fault['input']!r}. Check its spelling and its section.")
+        elif fault["type"] == "missing":
+            lines.append(f"{key}: required, but missing.")
+        else:
+            message = fault["msg"].removeprefix("Value error, ")
+            message = message[0].lower() + message[1:]
+            lines.append(f"{key}: {message}; got {fault['input']!r}.")
+    return lines

@@ -1,0 +1,294 @@
+"""Training of a YOLO student inside ultralytics' own trainer.
+
+ultralytics keeps its augmentation, EMA, schedules, checkpoints and resume. detkd adds the student's construction, the
+distillation terms behind the task loss, and the aligners in the optimizer.
+"""
+
+from __future__ import annotations
+
+import copy
+import csv
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from detkd.adapters.ultralytics import UltralyticsAdapter, import_ultralytics, load_weights, load_yolo, read_state_dict
+from detkd.distiller import Distiller
+from detkd.errors import ConfigError, WeightsError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from detkd.config import DetectionConfig, ModelConfig
+
+# What detkd sets itself from the sections of its own configuration.
+_RESERVED = (
+    "model",
+    "data",
+    "epochs",
+    "imgsz",
+    "batch",
+    "seed",
+    "device",
+    "project",
+    "name",
+    "exist_ok",
+    "distill_model",
+)
+
+
+@dataclass
+class TrainingResult:
+    """What a training run leaves behind.
+
+    Attributes:
+        checkpoint: The best student on the validation split, a plain ultralytics checkpoint.
+        seconds: Wall-clock time of training, validation after each epoch included.
+        history: One row an epoch as ultralytics' results.csv has it, by column name.
+        weights: Mean weight of every distillation term in each epoch.
+    """
+
+    checkpoint: Path
+    seconds: float
+    history: list[dict[str, float]]
+    weights: list[dict[str, float]]
+
+
+@dataclass
+class _WeightLog:
+    """Mean of the terms' weights over each epoch, without reading the device in between."""
+
+    epochs: list[dict[str, float]] = field(default_factory=list)
+    _sums: dict[str, Tensor] = field(default_factory=dict)
+    _steps: int = 0
+
+    def add(self, weights: Mapping[str, Tensor]) -> None:
+        self._sums = {name: self._sums.get(name, 0.0) + weight.detach() for name, weight in weights.items()}
+        self._steps += 1
+
+    def close_epoch(self) -> None:
+        self.epochs.append({name: float(total) / self._steps for name, total in self._sums.items()})
+        self._sums, self._steps = {}, 0
+
+
+class DistillationCriterion:
+    """ultralytics' criterion with the distillation terms behind it.
+
+    ultralytics multiplies its loss by the batch size; the terms are, too, so that weights keep their meaning.
+    """
+
+    def __init__(self, task: Any, distiller: Distiller, log: _WeightLog) -> None:
+        self._task = task
+        self._distiller = distiller
+        self._log = log
+
+    def __call__(self, preds: Any, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss vector of ultralytics with one more entry, and the named values of all terms."""
+        images = batch["img"]
+        size = images.shape[0]
+        task, items = self._task(preds, batch)
+        result = self._distiller(images, padded_boxes(batch), task.sum() / size)
+        self._log.add(result.weights)
+        return torch.cat((task, result.loss[None] * size)), {**items, **result.terms}
+
+    def update(self) -> None:
+        """Pass the end of an epoch on to a criterion that counts them (end-to-end heads)."""
+        if hasattr(self._task, "update"):
+            self._task.update()
+
+
+def padded_boxes(batch: Mapping[str, Tensor]) -> Tensor:
+    """Labelled boxes of an ultralytics batch as (x1, y1, x2, y2) in pixels, padded with zeros, [B, M, 4]."""
+    images, owner = batch["img"], batch["batch_idx"].view(-1).long()
+    count, (height, width) = images.shape[0], images.shape[2:]
+    centre, side = batch["bboxes"].view(-1, 4).to(images.device).split(2, -1)
+    boxes = torch.cat((centre - side / 2, centre + side / 2), -1) * images.new_tensor([width, height, width, height])
+    per_image = [boxes[owner == index] for index in range(count)]
+    return nn.utils.rnn.pad_sequence(per_image, batch_first=True)
+
+
+def build_model(spec: ModelConfig, class_names: Sequence[str], *, role: str) -> tuple[nn.Module, str]:
+    """Build a YOLO for a data set's classes and fill it with weights.
+
+    Args:
+        spec: Architecture and, or, weights. A checkpoint alone brings its own architecture.
+        class_names: Classes of the data set; an architecture is built for as many.
+        role: ``student`` or ``teacher``, for messages.
+
+    Returns:
+        The model in float32, and a sentence on where its weights came from.
+
+    Raises:
+        ConfigError: If neither architecture nor weights are given, or the architecture is unknown.
+        WeightsError: If the weights are missing, unreadable or fit nothing.
+    """
+    import_ultralytics()
+    names = dict(enumerate(class_names))
+    if spec.model is None or spec.model.endswith(".pt"):
+        weights = spec.weights if spec.model is None else Path(spec.model)
+        if weights is None:
+            raise ConfigError(f"{role}: expected `model` (name or yaml), `weights`, or both, but got neither.")
+        if read_state_dict(weights) is not None:
+            raise WeightsError(
+                f"{role}: expected `model` beside `weights`, because {weights} is a plain state dict, which does not "
+                "say its architecture. Add e.g. `model: yolov5n.yaml`."
+            )
+        return load_yolo(weights).model.float(), f"all tensors from {weights}"
+    model = _from_yaml(spec, len(names), role)
+    model.names = names
+    if spec.weights is None:
+        return model, "from scratch"
+    report = load_weights(model, spec.weights)
+    return model, f"{report} ({spec.weights})"
+
+
+def _from_yaml(spec: ModelConfig, classes: int, role: str) -> Any:
+    from ultralytics.nn.tasks import DetectionModel, yaml_model_load
+
+    try:
+        tree = copy.deepcopy(yaml_model_load(spec.model))
+    except (FileNotFoundError, OSError) as error:
+        raise ConfigError(
+            f"{role}.model: expected an ultralytics model yaml (such as yolov5n.yaml) or a path to one, but got "
+            f"{spec.model!r}."
+        ) from error
+    scale = tree.get("scale")
+    if (spec.width is not None or spec.depth is not None) and scale not in tree.get("scales", {}):
+        raise ConfigError(f"{role}: expected a yaml with scales for `width` and `depth`, but {spec.model} has none.")
+    if spec.width is not None:
+        tree["scales"][scale][1] = spec.width
+    if spec.depth is not None:
+        tree["scales"][scale][0] = spec.depth
+    return DetectionModel(tree, nc=classes, verbose=False)
+
+
+def trainer_arguments(config: DetectionConfig, data_yaml: Path, folder: Path) -> dict[str, Any]:
+    """Merge detkd's settings and the user's into arguments of ultralytics' trainer.
+
+    Raises:
+        ConfigError: If `trainer` holds a key that ultralytics does not know or that another section sets.
+    """
+    import_ultralytics()
+    from ultralytics.utils import DEFAULT_CFG_DICT
+
+    faults = [f"trainer.{key}: set by another section; remove it here." for key in config.trainer if key in _RESERVED]
+    faults += [
+        f"trainer.{key}: unknown to ultralytics' trainer; got {value!r}."
+        for key, value in config.trainer.items()
+        if key not in DEFAULT_CFG_DICT
+    ]
+    if faults:
+        raise ConfigError("\n".join(faults))
+    train = config.train
+    return {
+        # Gradients of small sets are not gathered over 64 images as ultralytics does: that starves them of steps.
+        "nbs": train.batch,
+        "plots": False,
+        **config.trainer,
+        "model": config.student.model or str(config.student.weights),
+        "data": str(data_yaml),
+        "epochs": train.epochs,
+        "imgsz": train.imgsz,
+        "batch": train.batch,
+        "seed": train.seed,
+        "device": train.device,
+        "project": str(folder.resolve()),
+        "name": "ultralytics",
+        "exist_ok": True,
+    }
+
+
+def build_distiller(student: nn.Module, teacher: nn.Module, config: DetectionConfig) -> Distiller:
+    """Bind teacher and student, and try one forward pass so that a misfit shows before training starts."""
+    if config.distill is None:
+        raise ConfigError("distill: expected a section, but got null.")
+    distiller = Distiller(
+        UltralyticsAdapter(student), UltralyticsAdapter(teacher), config.terms(), config.distill.balance
+    )
+    distiller.try_out(torch.zeros(1, 3, config.train.imgsz, config.train.imgsz))
+    return distiller
+
+
+def _trainer_class() -> Any:
+    """Subclass ultralytics' trainer; made here because ultralytics is imported lazily."""
+    from ultralytics.models.yolo.detect import DetectionTrainer
+    from ultralytics.utils.torch_utils import unwrap_model
+
+    class StudentTrainer(DetectionTrainer):  # type: ignore[misc]
+        """ultralytics' trainer for a student that detkd has built, with or without a distiller."""
+
+        def __init__(self, student: nn.Module, distiller: Distiller | None, overrides: dict[str, Any]) -> None:
+            self.student = student
+            self.distiller = distiller
+            self.weight_log = _WeightLog()
+            super().__init__(overrides=overrides)
+            if distiller is not None:
+                # The last event before the first epoch: the EMA has its copy, so hooks stay out of every checkpoint.
+                self.add_callback("on_pretrain_routine_end", StudentTrainer.start_distilling)
+                self.add_callback("on_train_epoch_end", lambda trainer: trainer.weight_log.close_epoch())
+                self.add_callback("teardown", lambda _: distiller.detach())
+
+        def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> nn.Module:
+            """Return the student; a resumed run fills it from its checkpoint."""
+            model = self.set_model_names_for_load(self.student)
+            if weights is not None:
+                model.load(weights, verbose=verbose)
+            return model
+
+        def build_optimizer(self, model: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            """Add the aligners to the optimizer as a group of their own."""
+            optimizer = super().build_optimizer(model, *args, **kwargs)
+            aligners = [] if self.distiller is None else list(self.distiller.to(self.device).parameters())
+            if aligners:
+                optimizer.add_param_group({"params": aligners, "param_group": "aligner"})
+            return optimizer
+
+        def start_distilling(self) -> None:
+            """Put the distillation terms behind the task loss of the model that trains."""
+            model = unwrap_model(self.model)
+            self.distiller.teacher.to(self.device)
+            state = self.wdir / "distiller.pt"
+            if self.resume and state.is_file():
+                self.distiller.load_state_dict(torch.load(state, map_location=self.device, weights_only=True))
+            self.distiller.attach()
+            model.criterion = DistillationCriterion(model.init_criterion(), self.distiller, self.weight_log)
+
+        def save_model(self) -> bool:
+            """Save the student as ultralytics does, and beside it what a resumed distillation needs."""
+            saved = super().save_model()
+            if self.distiller is not None:
+                torch.save(self.distiller.state_dict(), self.wdir / "distiller.pt")
+            return bool(saved)
+
+    return StudentTrainer
+
+
+def train(student: nn.Module, distiller: Distiller | None, arguments: dict[str, Any]) -> TrainingResult:
+    """Train a student with ultralytics' trainer.
+
+    Args:
+        student: A YOLO built by :func:`build_model`.
+        distiller: Its distiller, or None to train alone.
+        arguments: From :func:`trainer_arguments`.
+    """
+    trainer = _trainer_class()(student, distiller, arguments)
+    start = time.perf_counter()
+    trainer.train()
+    return TrainingResult(
+        checkpoint=Path(trainer.best),
+        seconds=time.perf_counter() - start,
+        history=_read_history(Path(trainer.csv)),
+        weights=trainer.weight_log.epochs,
+    )
+
+
+def _read_history(path: Path) -> list[dict[str, float]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return [
+            {key.strip(): float(value) for key, value in row.items() if key and value not in (None, "")}
+            for row in csv.DictReader(file)
+        ]

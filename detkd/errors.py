@@ -1,0 +1,33 @@
+"""Errors that a user can mend.
+
+Every one says what was expected, what came, and what to do. The command-line tools print it as one line and exit
+with code 2; anything else that escapes is a defect of detkd and keeps its traceback.
+"""
+
+
+class DetkdError(Exception):
+    """Base of all errors that detkd raises on purpose."""
+
+
+class ArgumentError(DetkdError, ValueError):
+    """An argument of a loss or an op has the wrong value, shape or dtype."""
+
+
+class BackendError(DetkdError, RuntimeError):
+    """The fused kernels were asked for and cannot run here."""
+
+
+class ConfigError(DetkdError):
+    """The configuration is wrong; the message holds one line for each fault, all faults at once."""
+
+
+class DataError(DetkdError):
+    """A data set has a missing, broken or contradictory file."""
+
+
+class WeightsError(DetkdError):
+    """A checkpoint is missing, unreadable, unsafe to load, or fits nothing of the model."""
+
+
+class AdapterError(DetkdError):
+    """A teacher and a student cannot be matched, or a model offers no such tap."""

@@ -1,0 +1,40 @@
+"""Box geometry shared by the detection losses; boxes are (x1, y1, x2, y2)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+EPS = 1e-7
+
+
+def _area(boxes: Tensor) -> Tensor:
+    sides = (boxes[..., 2:] - boxes[..., :2]).clamp(min=0)
+    return sides[..., 0] * sides[..., 1]
+
+
+def iou(boxes: Tensor, others: Tensor) -> Tensor:
+    """Intersection over union of boxes paired by broadcasting, [..., 4] and [..., 4] to [...]."""
+    overlap, union = _overlap_and_union(boxes, others)
+    return overlap / (union + EPS)
+
+
+def generalized_iou(boxes: Tensor, others: Tensor) -> Tensor:
+    """Generalised IoU of boxes paired by broadcasting, in (-1, 1] (Rezatofighi et al. 2019, arXiv:1902.09630)."""
+    overlap, union = _overlap_and_union(boxes, others)
+    hull = torch.cat(
+        (torch.minimum(boxes[..., :2], others[..., :2]), torch.maximum(boxes[..., 2:], others[..., 2:])), -1
+    )
+    hull_area = _area(hull)
+    return overlap / (union + EPS) - (hull_area - union) / (hull_area + EPS)
+
+
+def _overlap_and_union(boxes: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    top_left = torch.maximum(boxes[..., :2], others[..., :2])
+    bottom_right = torch.minimum(boxes[..., 2:], others[..., 2:])
+    overlap = _area(torch.cat((top_left, bottom_right), -1))
+    return overlap, _area(boxes) + _area(others) - overlap

@@ -1,0 +1,133 @@
+"""Localisation distillation: the distribution of every box side."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import nn
+
+from detkd.errors import ArgumentError
+from detkd.losses._boxes import iou
+from detkd.ops import kl_div
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SIDES = 4
+
+
+def ld(
+    student_bins: Tensor,
+    teacher_bins: Tensor,
+    positive_weight: Tensor,
+    region_weight: Tensor | None = None,
+    *,
+    temperature: float = 10.0,
+    positive_gain: float = 0.25,
+    region_gain: float = 0.25,
+) -> Tensor:
+    r"""KL divergence over the bins of each box side, on positives and on the valuable localisation region.
+
+    :math:`g_p \frac{\sum_a w_a \, \mathrm{KL}_a}{\max(1, \sum_a w_a)} + g_r \frac{\sum_a v_a \, \mathrm{KL}_a}{\max(1, \sum_a v_a)}`
+    with :math:`\mathrm{KL}_a` the mean over the four sides of :math:`T^2 \sum_r p^t_r (\log p^t_r - \log p^s_r)`.
+
+    Args:
+        student_bins: Logits over R bins of each side, [B, 4, R, A].
+        teacher_bins: The same of the teacher; receives no gradient.
+        positive_weight: Weight w of each anchor as a positive, [B, A]; usually the teacher's best class score.
+        region_weight: Weight v of each anchor in the valuable region, [B, A], see :func:`valuable_region`; None leaves
+            that part out.
+        temperature: Softening T > 0.
+        positive_gain: Weight of the part on positives.
+        region_gain: Weight of the part on the valuable region.
+
+    Returns:
+        A float32 scalar.
+
+    Raises:
+        ArgumentError: If the shapes do not fit each other or the temperature is not positive.
+
+    Source:
+        Zheng et al.: Localization Distillation for Dense Object Detection, CVPR 2022, arXiv:2102.12252.
+    """
+    if student_bins.ndim != 4 or student_bins.shape[1] != SIDES:
+        raise ArgumentError(
+            f"Expected argument `student_bins` to be [B, 4, R, A], but got {tuple(student_bins.shape)}. A head without "
+            "bins (reg_max 1) has no distribution to distil: leave `ld` out, `bckd` carries the boxes."
+        )
+    divergence = kl_div(student_bins, teacher_bins, 2, temperature, None, "none").mean(1)  # [B, A]
+    loss = positive_gain * _weighted_mean(divergence, positive_weight, "positive_weight")
+    if region_weight is not None:
+        loss = loss + region_gain * _weighted_mean(divergence, region_weight, "region_weight")
+    return loss
+
+
+def _weighted_mean(values: Tensor, weight: Tensor, name: str) -> Tensor:
+    if weight.shape != values.shape:
+        raise ArgumentError(
+            f"Expected argument `{name}` to be [B, A] = {tuple(values.shape)}, but got {tuple(weight.shape)}."
+        )
+    return (values * weight).sum() / weight.sum().clamp(min=1.0)
+
+
+def valuable_region(
+    teacher_scores: Tensor, teacher_boxes: Tensor, anchor_points: Tensor, target_boxes: Tensor
+) -> Tensor:
+    """Weigh anchors where the teacher localises an object well although it does not classify it.
+
+    An anchor inside a labelled box weighs the IoU of the teacher's box with that label (the best one where labels
+    overlap), times one minus the teacher's score: what the score already counts as positive is not counted twice.
+    Zheng et al. bound the region by the IoU of anchor boxes with labels; anchor-free heads have no anchor boxes, so the
+    teacher's own box stands in for them.
+
+    Args:
+        teacher_scores: Best class probability of each anchor, [B, A].
+        teacher_boxes: Decoded boxes in pixels, [B, A, 4].
+        anchor_points: Anchor centres in pixels, [A, 2].
+        target_boxes: Labelled boxes in pixels, padded with zeros to the largest count, [B, M, 4].
+
+    Returns:
+        Weights in [0, 1], [B, A], without gradient.
+    """
+    with torch.no_grad():
+        if not target_boxes.shape[1]:
+            return torch.zeros_like(teacher_scores, dtype=torch.float32)
+        labels = target_boxes.float()[:, :, None]  # [B, M, 1, 4]
+        x, y = anchor_points.float().unbind(-1)
+        inside = (x > labels[..., 0]) & (x < labels[..., 2]) & (y > labels[..., 1]) & (y < labels[..., 3])
+        quality = iou(teacher_boxes.float()[:, None], labels) * inside  # [B, M, A]
+        return quality.amax(1) * (1 - teacher_scores.float())
+
+
+class LD(nn.Module):
+    """:func:`ld` with weights from the teacher's scores and the :func:`valuable_region` of the labels."""
+
+    default_weight: ClassVar[float] = 1.0
+
+    def __init__(self, temperature: float = 10.0, positive_gain: float = 0.25, region_gain: float = 0.25) -> None:
+        super().__init__()
+        self.temperature = temperature
+        self.positive_gain = positive_gain
+        self.region_gain = region_gain
+
+    def forward(
+        self,
+        student_bins: Tensor,
+        teacher_bins: Tensor,
+        teacher_logits: Tensor,
+        teacher_boxes: Tensor,
+        anchor_points: Tensor,
+        target_boxes: Tensor,
+    ) -> Tensor:
+        """Return the scalar loss; shapes as in :func:`ld`, :func:`valuable_region` and logits [B, C, A]."""
+        scores = teacher_logits.detach().float().sigmoid().amax(1)
+        return ld(
+            student_bins,
+            teacher_bins,
+            scores,
+            valuable_region(scores, teacher_boxes, anchor_points, target_boxes),
+            temperature=self.temperature,
+            positive_gain=self.positive_gain,
+            region_gain=self.region_gain,
+        )

@@ -1,0 +1,90 @@
+"""Loading of the compiled extension, and the choice between it and plain PyTorch."""
+
+from __future__ import annotations
+
+import warnings
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from detkd.errors import ArgumentError, BackendError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from detkd.types import Backend
+
+HOW_TO_BUILD = (
+    "Build it with a C++17 compiler: pip install --no-build-isolation 'detkd[dev]', or `make build` in a clone."
+)
+FUSED_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+_C: Any = None
+_load_error: ImportError | None = None
+try:
+    from detkd import _C  # type: ignore[no-redef]
+except ImportError as error:  # not built, or built for another torch: kept, and said when it matters
+    _load_error = error
+
+
+def load_error() -> ImportError | None:
+    """Return why the extension is missing, or None where it is loaded."""
+    return _load_error
+
+
+def build_info() -> dict[str, Any]:
+    """Return how the extension was built: compiler, torch, CUDA version and architectures.
+
+    Raises:
+        BackendError: If it is not there.
+    """
+    if _C is None:
+        raise BackendError(_missing())
+    info: dict[str, Any] = _C.build_info()
+    return info
+
+
+def use_fused(op: str, backend: Backend, student: Tensor, teacher: Tensor) -> bool:
+    """Say whether `op` shall run its compiled kernel on these tensors.
+
+    Raises:
+        ArgumentError: If the backend has another name.
+        BackendError: If ``fused`` was asked for and cannot run.
+    """
+    if backend == "reference":
+        return False
+    if backend not in {"auto", "fused"}:
+        raise ArgumentError(f"Expected argument `backend` to be 'auto', 'fused' or 'reference', but got {backend!r}.")
+    reason = _obstacle(student, teacher)
+    if reason is None:
+        return True
+    if backend == "fused":
+        raise BackendError(f"Expected to run `{op}` fused, but {reason}")
+    if _C is None and not torch.compiler.is_compiling():
+        _warn_once()
+    return False
+
+
+def _obstacle(student: Tensor, teacher: Tensor) -> str | None:
+    if _C is None:
+        return _missing()
+    if student.dtype not in FUSED_DTYPES or teacher.dtype != student.dtype:
+        return f"it takes one of {FUSED_DTYPES} for both, and got {student.dtype} and {teacher.dtype}."
+    device = student.device.type
+    if device != "cpu" and not (device == "cuda" and _C.build_info()["cuda"]):
+        return f"this build has no kernels for {device}."
+    return None
+
+
+def _missing() -> str:
+    return f"the extension detkd._C is not there ({_load_error}). {HOW_TO_BUILD}"
+
+
+@cache
+def _warn_once() -> None:
+    warnings.warn(
+        f"detkd runs its losses in plain PyTorch: {_missing()} Results are the same, steps are slower.",
+        RuntimeWarning,
+        stacklevel=4,
+    )
