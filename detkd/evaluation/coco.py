@@ -1,0 +1,114 @@
+"""COCO metrics by pycocotools."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from detkd.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+IouType = Literal["bbox", "segm"]
+
+
+@dataclass(frozen=True)
+class CocoMetrics:
+    """The 12 standard numbers of COCO, and AP for each class.
+
+    Attributes:
+        summary: AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, ARs, ARm, ARl, in [0, 1]. NaN where the ground truth
+            has no such object (COCO prints -1); null in JSON.
+        per_class: Class name to AP.
+    """
+
+    summary: dict[str, float]
+    per_class: dict[str, float]
+
+    def __getitem__(self, name: str) -> float:
+        """Return one of the 12 numbers."""
+        return self.summary[name]
+
+    def as_dict(self) -> dict[str, Any]:
+        """All numbers in one flat mapping, ``per_class`` nested."""
+        return {**self.summary, "per_class": dict(self.per_class)}
+
+
+def evaluate_coco(
+    ground_truth: dict[str, Any] | Path,
+    detections: Sequence[dict[str, Any]] | Path,
+    iou_type: IouType = "bbox",
+) -> CocoMetrics:
+    """Score detections against COCO ground truth.
+
+    Args:
+        ground_truth: COCO json, read or as a path.
+        detections: COCO results: dicts of ``image_id``, ``category_id``, ``score`` and ``bbox`` (x, y, width, height in
+            pixels) or ``segmentation``; or a path to them.
+        iou_type: ``bbox`` or ``segm``.
+
+    Raises:
+        DataError: If a file is unreadable or a detection names an image or a category that the ground truth lacks.
+    """
+    truth = _read(ground_truth) if isinstance(ground_truth, Path) else ground_truth
+    results = _read(detections) if isinstance(detections, Path) else detections
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports by printing
+        coco = COCO()
+        try:
+            # Evaluation adds keys to annotations; the caller's stay as they are.
+            coco.dataset = {**truth, "annotations": [dict(annotation) for annotation in truth["annotations"]]}
+            coco.dataset.setdefault("info", {})
+            coco.createIndex()
+        except (KeyError, TypeError) as error:
+            raise DataError(f"Expected COCO ground truth, but: {type(error).__name__} {error}.") from error
+        _check(coco, results)
+        detected = coco.loadRes([dict(result) for result in results]) if results else _nothing(coco)
+        evaluation = COCOeval(coco, detected, iou_type)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    summary = {name: _number(value) for name, value in zip(METRICS, evaluation.stats, strict=True)}
+    precision = evaluation.eval["precision"][:, :, :, 0, -1]  # [thresholds, recalls, classes], all areas, 100 detections
+    per_class = {}
+    for index, category in enumerate(evaluation.params.catIds):
+        valid = precision[:, :, index][precision[:, :, index] > -1]
+        per_class[coco.cats[category]["name"]] = float(valid.mean()) if valid.size else math.nan
+    return CocoMetrics(summary=summary, per_class=per_class)
+
+
+def _check(coco: COCO, results: Sequence[dict[str, Any]]) -> None:
+    for index, result in enumerate(results):
+        missing = {"image_id", "category_id", "score"} - set(result)
+        if missing:
+            raise DataError(f"Detection {index}: expected {sorted(missing)}, but got {sorted(result)}.")
+        for key, known in (("image_id", coco.imgs), ("category_id", coco.cats)):
+            if result[key] not in known:
+                raise DataError(f"Detection {index}: expected `{key}` of the ground truth, but got {result[key]!r}.")
+
+
+def _nothing(coco: COCO) -> COCO:
+    empty = COCO()
+    empty.dataset = {**coco.dataset, "annotations": []}
+    empty.createIndex()
+    return empty
+
+
+def _number(value: float) -> float:
+    return float(value) if value > -1 else math.nan
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DataError(f"Expected COCO json, but {path} is not readable: {error}") from error

@@ -1,0 +1,69 @@
+"""What a model costs to run."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import nn
+
+WARM_UP = 3
+ROUNDS = 15
+
+
+@dataclass(frozen=True)
+class ModelCost:
+    """Size and speed of a model.
+
+    Attributes:
+        parameters: Number of parameters.
+        gflops: 10⁹ floating-point operations of one forward pass on one image; a multiply-add counts as two.
+        cpu_ms: Median milliseconds of one forward pass on one image, on torch's current number of threads.
+    """
+
+    parameters: int
+    gflops: float
+    cpu_ms: float
+
+
+def measure_cost(models: Mapping[str, nn.Module], imgsz: int) -> dict[str, ModelCost]:
+    """Measure models side by side on the CPU, in evaluation mode, on one square image.
+
+    Their passes are interleaved, so that noise of the machine hits all of them equally. Training modes are restored.
+    """
+    images = torch.zeros(1, 3, imgsz, imgsz)
+    modes = {name: model.training for name, model in models.items()}
+    times: dict[str, list[float]] = {name: [] for name in models}
+    flops = {}
+    try:
+        with torch.no_grad():
+            for name, model in models.items():
+                model.eval()
+                with FlopCounterMode(display=False) as counter:
+                    model(images)
+                flops[name] = counter.get_total_flops()
+            for turn in range(WARM_UP + ROUNDS):
+                for name, model in models.items():
+                    start = time.perf_counter()
+                    model(images)
+                    if turn >= WARM_UP:
+                        times[name].append(time.perf_counter() - start)
+    finally:
+        for name, model in models.items():
+            model.train(modes[name])
+    return {
+        name: ModelCost(
+            parameters=sum(parameter.numel() for parameter in model.parameters()),
+            gflops=flops[name] / 1e9,
+            cpu_ms=statistics.median(times[name]) * 1e3,
+        )
+        for name, model in models.items()
+    }

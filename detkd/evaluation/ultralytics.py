@@ -1,0 +1,71 @@
+"""COCO detections from an ultralytics model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from detkd.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+
+def predict_coco(
+    model: Any,
+    images: Sequence[Path],
+    ground_truth: dict[str, Any],
+    *,
+    imgsz: int,
+    confidence: float = 0.001,
+    iou: float = 0.7,
+    max_detections: int = 300,
+) -> list[dict[str, Any]]:
+    """Run a YOLO over images and return what it finds as COCO results.
+
+    Args:
+        model: An ``ultralytics.YOLO``.
+        images: Image files; each is found in the ground truth by its name.
+        ground_truth: COCO ground truth that gives image and category ids. Classes are matched by name.
+        imgsz: Side of the network's input in pixels; the picture is scaled to it and padded.
+        confidence: Lowest score kept; low, because AP integrates over all scores.
+        iou: Threshold of non-maximum suppression.
+        max_detections: Most boxes kept on an image.
+
+    Returns:
+        Dicts of ``image_id``, ``category_id``, ``bbox`` (x, y, width, height in the picture's pixels) and ``score``.
+
+    Raises:
+        DataError: If an image or a class of the model is missing from the ground truth.
+    """
+    categories = {category["name"]: category["id"] for category in ground_truth["categories"]}
+    names: dict[int, str] = dict(model.names)
+    if not set(names.values()) <= set(categories):
+        raise DataError(
+            f"Expected the model's classes among the data set's {sorted(categories)}, but got {sorted(names.values())}."
+        )
+    image_ids = {image["file_name"].rsplit("/", 1)[-1]: image["id"] for image in ground_truth["images"]}
+    detections = []
+    for path in images:
+        if path.name not in image_ids:
+            raise DataError(f"Expected {path.name} among the images of the ground truth, but it is not there.")
+        # One at a time: a batch of unlike pictures would be padded to a common shape, and scores would depend on it.
+        with torch.inference_mode():
+            (result,) = model.predict(
+                str(path), imgsz=imgsz, conf=confidence, iou=iou, max_det=max_detections, verbose=False, save=False
+            )
+        boxes = result.boxes.cpu()
+        for (x1, y1, x2, y2), score, label in zip(
+            boxes.xyxy.tolist(), boxes.conf.tolist(), boxes.cls.tolist(), strict=True
+        ):
+            detections.append(
+                {
+                    "image_id": image_ids[path.name],
+                    "category_id": categories[names[int(label)]],
+                    "bbox": [x1, y1, x2 - x1, y2 - y1],
+                    "score": score,
+                }
+            )
+    return detections
