@@ -11,15 +11,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from detkd.errors import ConfigError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def replacing(path: Path) -> Iterator[Path]:
     """Give a path to write to; it takes the place of `path` when the block ends well, and vanishes when it raises."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(f"{path} is a folder")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    except OSError as error:
+        raise ConfigError(f"Expected {path} to be a file that can be written, but: {error}") from error
     os.close(handle)
     temporary = Path(name)
     try:
@@ -32,7 +39,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole."""
-    with atomic_path(path) as temporary:
+    with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
@@ -43,7 +50,7 @@ def write_json(path: Path, content: Any) -> None:
 
 def copy_file(source: Path, target: Path) -> None:
     """Copy a file whole."""
-    with atomic_path(target) as temporary:
+    with replacing(target) as temporary:
         shutil.copyfile(source, temporary)
 
 

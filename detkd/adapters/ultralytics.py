@@ -5,6 +5,7 @@ ultralytics is AGPL-3.0 and optional: it is imported when a function here is cal
 
 from __future__ import annotations
 
+import copy
 import os
 import pickle
 from dataclasses import dataclass
@@ -203,3 +204,10 @@ def load_weights(model: nn.Module, path: Path) -> FillReport:
     if state is None:
         state = load_yolo(path).model.float().state_dict()
     return fill(model, state)
+
+
+def as_yolo(model: nn.Module) -> Any:
+    """Wrap a detection model as ``ultralytics.YOLO``, so that it can predict on files; the model is copied."""
+    wrapper = import_ultralytics().YOLO("yolov5n.yaml", task="detect", verbose=False)
+    wrapper.model = copy.deepcopy(model).float().eval()  # prediction fuses layers in place
+    return wrapper

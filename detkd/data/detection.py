@@ -155,11 +155,15 @@ def read_labels(path: Path, classes: int) -> list[tuple[int, list[float]]]:
             raise DataError(f"{where}: expected numbers, but got {line.strip()!r}.") from error
         polygon = len(values) >= BOX_COLUMNS + 1 and len(values) % 2 == 0
         if len(values) != BOX_COLUMNS - 1 and not polygon:
-            raise DataError(f"{where}: expected class x y width height, or a polygon, but got {len(values) + 1} numbers.")
+            raise DataError(
+                f"{where}: expected class x y width height, or a polygon, but got {len(values) + 1} numbers."
+            )
         if not label.is_integer() or not 0 <= label < classes:
             raise DataError(f"{where}: expected a class from 0 to {classes - 1}, but got {label:g}.")
         if not all(math.isfinite(v) and -TOLERANCE <= v <= 1 + TOLERANCE for v in values):
-            raise DataError(f"{where}: expected coordinates from 0 to 1 (divided by the image's size), but got {values}.")
+            raise DataError(
+                f"{where}: expected coordinates from 0 to 1 (divided by the image's size), but got {values}."
+            )
         rows.append((int(label), values))
     return rows
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-import torch
 import torch.nn.functional as F
 
 from detkd.errors import ArgumentError

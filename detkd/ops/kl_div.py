@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from detkd.errors import ArgumentError
+from detkd.errors import ArgumentError, BackendError
 from detkd.ops import _extension
 from detkd.ops._common import accumulate, check_pair, check_reduction, check_temperature, reduce
 
@@ -53,7 +53,8 @@ def kl_div(
     check_reduction(reduction)
     dim = _check_dim(dim, student.ndim)
     if _extension.use_fused("kl_div", backend, student, teacher):
-        rows = torch.ops.detkd.kl_div(student, teacher.detach(), dim, temperature)
+        wanted = student.requires_grad and torch.is_grad_enabled()
+        rows = torch.ops.detkd.kl_div_rows(student, teacher.detach(), dim, temperature, wanted)[0]
     else:
         rows = kl_div_reference(student, teacher.detach(), dim, temperature)
     return reduce(rows, weight, reduction)
@@ -78,3 +79,28 @@ def _check_dim(dim: int, ndim: int) -> int:
     if not -ndim <= dim < ndim:
         raise ArgumentError(f"Expected argument `dim` to lie in [{-ndim}, {ndim}), but got {dim}.")
     return dim % ndim
+
+
+def _fake(student: Tensor, teacher: Tensor, dim: int, temperature: float, with_gradient: bool) -> tuple[Tensor, Tensor]:
+    positions = [size for axis, size in enumerate(student.shape) if axis != dim]
+    gradient = torch.empty_like(student, memory_format=torch.contiguous_format)
+    return student.new_empty(positions, dtype=torch.float32), gradient if with_gradient else student.new_empty(0)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.dim, ctx.temperature = inputs[2], inputs[3]
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(output[1])
+
+
+def _backward(ctx: Any, grad_rows: Tensor, _: Tensor) -> tuple[Tensor, None, None, None, None]:
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        # The gradient came ready from the forward pass and carries no graph: a second derivative would be silently wrong.
+        raise BackendError("kl_div: the fused kernel has no second derivative. Use backend='reference' for one.")
+    (gradient,) = ctx.saved_tensors
+    return (gradient * grad_rows.unsqueeze(ctx.dim)).to(gradient.dtype), None, None, None, None
+
+
+if _extension.load_error() is None:
+    torch.library.register_fake("detkd::kl_div_rows", _fake)
+    torch.library.register_autograd("detkd::kl_div_rows", _backward, setup_context=_save)

@@ -1,0 +1,32 @@
+# make demo · make test · make test-slow · make lint · make build
+PYTHON ?= python3
+VENV   := .venv
+PY     := $(VENV)/bin/python
+STAMP  := $(VENV)/.installed
+SOURCES := setup.py pyproject.toml $(wildcard csrc/*.cpp csrc/*/*)
+
+.PHONY: test test-slow lint build
+.DELETE_ON_ERROR:
+
+test: $(STAMP)
+	$(PY) -m pytest -m "not slow"
+
+test-slow: $(STAMP)
+	$(PY) -m pytest
+
+lint: $(STAMP)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+build: $(STAMP)
+
+# torch comes first: the extension is compiled against it, without build isolation.
+$(VENV)/.torch:
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet "torch>=2.6" torchvision "setuptools>=77" pybind11 ninja
+	touch $@
+
+$(STAMP): $(VENV)/.torch $(SOURCES)
+	$(PY) -m pip install --quiet --no-build-isolation -e ".[dev]"
+	touch $@

@@ -1,0 +1,126 @@
+"""One detection run from configuration to results: check, train, evaluate, report."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from detkd import __version__
+from detkd.adapters.ultralytics import as_yolo, load_yolo
+from detkd.config import dump_config
+from detkd.data.detection import DetectionDataset, check_dataset
+from detkd.engines import ultralytics as engine
+from detkd.errors import ConfigError
+from detkd.evaluation.coco import evaluate_coco
+from detkd.evaluation.cost import measure_cost
+from detkd.evaluation.ultralytics import predict_coco
+from detkd.files import copy_file, write_json, write_text
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import nn
+
+    from detkd.config import DetectionConfig
+
+SCHEMA_VERSION = 1
+
+
+def run_detection(config: DetectionConfig) -> Path:
+    """Train a student as configured and leave a run folder with its checkpoint and results.
+
+    Everything that can be checked is checked before the folder is made.
+
+    Returns:
+        The run folder: ``config.yaml``, ``results.json``, ``student.pt`` and ``ultralytics/``, see docs/run_folder.md.
+
+    Raises:
+        DetkdError: If the configuration, the data or the weights do not fit.
+    """
+    folder = config.output / config.name
+    if (folder / "results.json").exists():
+        raise ConfigError(f"name: expected a new run, but {folder} holds a finished one. Choose another name.")
+    dataset = DetectionDataset.load(config.data)
+    watched = "val" if "val" in dataset.splits else "train"
+    check_dataset(dataset, ("train", watched, *config.evaluate))
+
+    torch.manual_seed(config.train.seed)  # the same student for the same seed, with or without a teacher
+    student, origin = engine.build_model(config.student, dataset.names, role="student")
+    print(f"student: {origin}")
+    teacher, distiller = None, None
+    if config.distill is not None:
+        teacher, origin = engine.build_model(config.distill.teacher, dataset.names, role="teacher")
+        print(f"teacher: {origin}")
+        distiller = engine.build_distiller(student, teacher, config)
+    data_yaml = folder / "ultralytics" / "data.yaml"
+    arguments = engine.trainer_arguments(config, data_yaml, folder)
+
+    write_text(folder / "config.yaml", dump_config(config))
+    dataset.write_yaml(data_yaml)
+    trained = engine.train(student, distiller, arguments)
+    copy_file(trained.checkpoint, folder / "student.pt")
+    models = {"student": load_yolo(folder / "student.pt").model.float()}
+    if teacher is not None:
+        models["teacher"] = teacher.cpu()
+    results = {
+        "schema_version": SCHEMA_VERSION,
+        "task": "detect",
+        "family": config.family,
+        "name": config.name,
+        "seed": config.train.seed,
+        "epochs": len(trained.history),
+        "train_seconds": trained.seconds,
+        "host": _describe_host(),
+        "versions": _describe_versions(),
+        "data": {"path": str(config.data), "images": {s: len(dataset.images(s)) for s in dataset.splits}},
+        "teacher": None,
+        **_evaluate(models, dataset, config),
+        "history": trained.history,
+        "distill_weights": trained.weights,
+        "checkpoint": "student.pt",
+        "command": sys.argv,
+    }
+    write_json(folder / "results.json", results)
+    print(f"student checkpoint: {folder / 'student.pt'}\nresults: {folder / 'results.json'}")
+    return folder
+
+
+def _evaluate(models: dict[str, nn.Module], dataset: DetectionDataset, config: DetectionConfig) -> dict[str, Any]:
+    """COCO metrics on every wanted split, and cost, of each model."""
+    costs = measure_cost(models, config.train.imgsz)
+    report: dict[str, Any] = {}
+    for role, model in models.items():
+        metrics = {}
+        for split in config.evaluate:
+            truth = dataset.coco(split)
+            found = predict_coco(as_yolo(model), dataset.images(split), truth, imgsz=config.train.imgsz)
+            metrics[split] = evaluate_coco(truth, found).as_dict()
+            print(f"{role} on {split}: AP {metrics[split]['AP']:.3f}  AP50 {metrics[split]['AP50']:.3f}")
+        report[role] = {**asdict(costs[role]), "metrics": metrics}
+    return report
+
+
+def _describe_host() -> dict[str, Any]:
+    return {
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+    }
+
+
+def _describe_versions() -> dict[str, str | None]:
+    versions: dict[str, str | None] = {"detkd": __version__}
+    for package in ("torch", "torchvision", "ultralytics", "numpy", "pycocotools"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = None
+    return versions
