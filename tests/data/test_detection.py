@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from detkd.data.detection import DetectionDataset, check_dataset
+from detkd.errors import DataError
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    for kind in ("images", "labels"):
+        (tmp_path / kind / "train").mkdir(parents=True)
+    for name in ("a", "b"):
+        Image.new("RGB", (20, 10)).save(tmp_path / "images" / "train" / f"{name}.png")
+    (tmp_path / "labels" / "train" / "a.txt").write_text("1 0.5 0.5 0.2 0.4\n")
+    (tmp_path / "data.yaml").write_text("path: .\ntrain: images/train\nnames: {0: disc, 1: ring}\n")
+    return tmp_path / "data.yaml"
+
+
+def test_converts_labels(data: Path) -> None:
+    dataset = DetectionDataset.load(data)
+    check_dataset(dataset, ("train",))
+    truth = dataset.coco("train")
+    (annotation,) = truth["annotations"]
+    assert annotation["bbox"] == pytest.approx([8, 3, 4, 4])
+    assert annotation["category_id"] == 2
+    assert [image["file_name"] for image in truth["images"]] == ["a.png", "b.png"]
+
+
+@pytest.mark.parametrize(
+    ("label", "reason"),
+    [
+        ("2 .5 .5 .1 .1", "class from 0 to 1"),
+        ("0 .5 .5 2 .1", "from 0 to 1"),
+        ("0 .5 .5", "4 numbers|3 numbers"),
+        ("0 nan .5 .1 .1", "coordinates"),
+        ("x .5 .5 .1 .1", "numbers"),
+    ],
+)
+def test_a_bad_label_is_one_line_with_file_and_number(data: Path, label: str, reason: str) -> None:
+    (data.parent / "labels" / "train" / "b.txt").write_text(f"\n{label}\n")
+    with pytest.raises(DataError, match=rf"b\.txt:2: .*({reason})") as error:
+        check_dataset(DetectionDataset.load(data), ("train",))
+    assert "\n" not in str(error.value)
+
+
+def test_broken_images_missing_labels_and_empty_splits(data: Path) -> None:
+    picture = data.parent / "images" / "train" / "b.png"
+    whole = picture.read_bytes()
+    for content in (whole[: len(whole) // 2], b"not a picture"):
+        picture.write_bytes(content)
+        with pytest.raises(DataError, match=r"b\.png: expected a readable image"):
+            check_dataset(DetectionDataset.load(data), ("train",))
+    picture.write_bytes(whole)
+    (data.parent / "labels" / "train" / "a.txt").unlink()
+    with pytest.raises(DataError, match="expected labels"):
+        check_dataset(DetectionDataset.load(data), ("train",))
+    for image in picture.parent.iterdir():
+        image.unlink()
+    with pytest.raises(DataError, match="it is empty"):
+        check_dataset(DetectionDataset.load(data), ("train",))
+
+
+def test_a_relative_split_cannot_leave_the_folder(data: Path) -> None:
+    data.write_text("path: .\ntrain: ../elsewhere\nnames: [disc]\n")
+    with pytest.raises(DataError, match="lie below"):
+        DetectionDataset.load(data)
+
+
+@pytest.mark.real_data
+def test_bccd_is_sound_and_its_json_equals_its_labels(real_data: Path) -> None:
+    dataset = DetectionDataset.load(real_data / "bccd" / "data.yaml")
+    check_dataset(dataset, ("train", "val", "test"))
+    truth, converted = dataset.coco("test"), dataset._convert("test")
+    assert len(truth["images"]) == len(converted["images"]) == 72
+    key = lambda a: (round(a["bbox"][0]), round(a["bbox"][1]), round(a["bbox"][2]))  # noqa: E731
+    assert len(truth["annotations"]) == len(converted["annotations"])
+    assert {key(a) for a in truth["annotations"]} == {key(a) for a in converted["annotations"]}

@@ -1,0 +1,159 @@
+"""Training of a tiny YOLO on four drawn pictures, with and without a teacher."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image, ImageDraw
+from torch import nn
+
+from detkd.adapters.ultralytics import load_yolo
+from detkd.config import DetectionConfig, parse_config
+from detkd.engines import ultralytics as engine
+from detkd.engines.detection import run_detection
+from detkd.errors import ConfigError, DataError, WeightsError
+
+NAMES = ("disc", "square")
+TINY = {"model": "yolov5n.yaml", "width": 0.0625}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    for split in ("train", "val"):
+        for kind in ("images", "labels"):
+            (root / kind / split).mkdir(parents=True)
+        for index in range(4):
+            picture = Image.new("RGB", (64, 64), (30, 40 * index, 60))
+            pen = ImageDraw.Draw(picture)
+            pen.ellipse((4, 4, 28, 28), fill="white")
+            pen.rectangle((36, 30, 60, 54), fill="yellow")
+            picture.save(root / "images" / split / f"{index}.png")
+            label = "0 0.25 0.25 0.375 0.375\n1 0.75 0.65625 0.375 0.375\n"
+            (root / "labels" / split / f"{index}.txt").write_text(label)
+    content = {"path": ".", "train": "images/train", "val": "images/val", "names": list(NAMES)}
+    (root / "data.yaml").write_text(yaml.safe_dump(content))
+    return root / "data.yaml"
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A plain state dict of a teacher wider than the student."""
+    torch.manual_seed(7)
+    spec = configure(Path("unused"), student={"model": "yolov5n.yaml", "width": 0.125}, distill=None).student
+    model, _ = engine.build_model(spec, NAMES, role="teacher")
+    path = tmp_path_factory.mktemp("teacher") / "teacher.pt"
+    torch.save(model.state_dict(), path)
+    return path
+
+
+def configure(data: Path, /, **changes: object) -> DetectionConfig:
+    tree = {
+        "name": "run",
+        "data": str(data),
+        "student": TINY,
+        "train": {"epochs": 2, "imgsz": 64, "batch": 4},
+        "trainer": {"optimizer": "AdamW", "lr0": 0.002, "warmup_epochs": 0, "mosaic": 0.0, "verbose": False},
+        "evaluate": ["val"],
+    }
+    return parse_config({**tree, **changes})
+
+
+def distill(teacher: Path, **terms: object) -> dict[str, object]:
+    return {
+        "teacher": {"model": "yolov5n.yaml", "width": 0.125, "weights": str(teacher)},
+        "terms": terms or {"bckd": {}, "ld": {}, "pkd": {}, "score_l2": {}},
+    }
+
+
+def train(config: DetectionConfig, folder: Path) -> tuple[engine.TrainingResult, nn.Module, nn.Module | None, object]:
+    torch.manual_seed(0)
+    student, _ = engine.build_model(config.student, NAMES, role="student")
+    teacher, distiller = None, None
+    if config.distill is not None:
+        teacher, _ = engine.build_model(config.distill.teacher, NAMES, role="teacher")
+        distiller = engine.build_distiller(student, teacher, config)
+    result = engine.train(student, distiller, engine.trainer_arguments(config, config.data, folder))
+    return result, student, teacher, distiller
+
+
+@pytest.fixture(scope="module")
+def resolved(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from detkd.data.detection import DetectionDataset
+
+    path = tmp_path_factory.mktemp("resolved") / "data.yaml"
+    DetectionDataset.load(data).write_yaml(path)
+    return path
+
+
+def test_distillation_trains_aligners_and_student_but_never_the_teacher(
+    resolved: Path, teacher: Path, tmp_path: Path
+) -> None:
+    config = configure(resolved, distill=distill(teacher), train={"epochs": 12, "imgsz": 64, "batch": 4})
+    torch.manual_seed(0)
+    student, _ = engine.build_model(config.student, NAMES, role="student")
+    model, _ = engine.build_model(config.distill.teacher, NAMES, role="teacher")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    distiller = engine.build_distiller(student, model, config)
+    aligners = {name: value.detach().clone() for name, value in distiller.named_parameters()}
+    result = engine.train(student, distiller, engine.trainer_arguments(config, resolved, tmp_path))
+
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    assert aligners
+    for name, value in distiller.named_parameters():
+        assert not torch.equal(value, aligners[name]), name
+    for term in ("bckd", "ld", "pkd", "score_l2", "box_loss", "cls_loss", "dfl_loss"):
+        values = [row[f"train/{term}"] for row in result.history]
+        assert sum(values[-3:]) < sum(values[:3]), (term, values)
+    assert set(result.weights[0]) == {"bckd", "ld", "pkd", "score_l2"}
+
+    plain, _ = engine.build_model(config.student, NAMES, role="student")
+    kept = load_yolo(result.checkpoint).model.state_dict()
+    assert {k: v.shape for k, v in kept.items()} == {k: v.shape for k, v in plain.state_dict().items()}
+
+
+def test_the_checkpoint_loads_where_detkd_cannot_be_imported(resolved: Path, teacher: Path, tmp_path: Path) -> None:
+    result, *_ = train(configure(resolved, distill=distill(teacher)), tmp_path)
+    code = (
+        "import sys; sys.modules['detkd'] = None; from ultralytics import YOLO; "
+        f"assert list(YOLO({str(result.checkpoint)!r}).names.values()) == ['disc', 'square']"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+
+
+def test_the_same_seed_starts_alike_and_distillation_changes_the_end(
+    resolved: Path, teacher: Path, tmp_path: Path
+) -> None:
+    alone = configure(resolved, distill=None)
+    helped = configure(resolved, distill=distill(teacher, pkd={}))
+    weights = [
+        load_yolo(train(config, tmp_path / str(index))[0].checkpoint).model.state_dict()["model.0.conv.weight"]
+        for index, config in enumerate((alone, alone, helped))
+    ]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_a_run_leaves_its_folder_and_faults_leave_none(data: Path, teacher: Path, tmp_path: Path) -> None:
+    config = configure(data, distill=distill(teacher), output=str(tmp_path / "runs"))
+    folder = run_detection(config)
+    assert {"config.yaml", "results.json", "student.pt"} <= {path.name for path in folder.iterdir()}
+    with pytest.raises(ConfigError, match="finished one"):
+        run_detection(config)
+    faults = {
+        "missing weights": (WeightsError, {"distill": distill(tmp_path / "none.pt")}),
+        "missing data": (DataError, {"data": str(tmp_path / "none.yaml")}),
+        "unknown argument": (ConfigError, {"trainer": {"learning_rate": 1}}),
+        "no such split": (DataError, {"evaluate": ["test"]}),
+    }
+    for reason, (kind, change) in faults.items():
+        with pytest.raises(kind) as error:
+            run_detection(configure(data, **{"distill": None, "output": str(tmp_path / "bad"), **change}))
+        assert "\n" not in str(error.value), reason
+        assert not (tmp_path / "bad").exists(), reason

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from detkd.config import dump_config, load_config
+from detkd.errors import ConfigError
+
+
+@pytest.fixture
+def recipe(repository: Path) -> Path:
+    return repository / "configs" / "yolo" / "yolov5n-femto_from_yolov5n.yaml"
+
+
+def test_overrides_are_yaml_and_the_resolved_file_reads_back(recipe: Path, tmp_path: Path) -> None:
+    config = load_config(recipe, ["data=d.yaml", "distill.teacher.weights=t.pt", "train.seed=3"])
+    assert config.train.seed == 3
+    terms = {term.name: term for term in config.terms()}
+    assert terms["bckd"].weight == 1.0
+    assert terms["ld"].arguments == {"temperature": 10.0, "positive_gain": 0.25, "region_gain": 0.25}
+    (tmp_path / "again.yaml").write_text(dump_config(config))
+    assert load_config(tmp_path / "again.yaml") == config
+    assert load_config(recipe, ["data=d.yaml", "distill=null"]).terms() == []
+
+
+def test_all_faults_are_reported_at_once(recipe: Path) -> None:
+    faults = [
+        "train.epoch=3",
+        "train.batch=x",
+        "distill.terms.bckd.gain=1",
+        "distill.terms.nope={}",
+        "distill.balance=a",
+    ]
+    with pytest.raises(ConfigError) as error:
+        load_config(recipe, faults)
+    lines = str(error.value).splitlines()
+    for key in ("data", "train.epoch", "train.batch", "distill.terms.bckd.gain", "distill.terms", "distill.balance"):
+        assert any(line.startswith(f"{key}:") for line in lines), (key, lines)
+
+
+@pytest.mark.parametrize("text", [None, "a: [", "- 1"])
+def test_an_unreadable_file_is_one_line(text: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        load_config(path)
+    assert "\n" not in str(error.value)
+    assert "c.yaml" in str(error.value)

@@ -1,0 +1,81 @@
+"""The direction of imports, read from the syntax trees."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# Each part may import itself, errors, types, files, and the parts named here.
+ALLOWED = {
+    "errors": set(),
+    "types": set(),
+    "files": {"errors"},
+    "cli": {"errors"},
+    "ops": {"errors", "types"},
+    "losses": {"ops", "errors", "types"},
+    "hooks": {"errors"},
+    "adapters": {"hooks", "errors", "types"},
+    "aligners": set(),
+    "balance": set(),
+    "distiller": {"adapters", "aligners", "balance", "losses", "errors", "types"},
+    "config": {"balance", "distiller", "losses", "errors"},
+    "data": {"errors", "files"},
+    "evaluation": {"errors", "data"},
+    "engines": {"adapters", "config", "data", "distiller", "errors", "evaluation", "files"},
+}
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def sources(repository: Path) -> list[Path]:
+    return sorted((repository / "detkd").rglob("*.py"))
+
+
+def test_every_part_imports_only_what_lies_below_it(repository: Path) -> None:
+    for path in sources(repository):
+        part = path.relative_to(repository / "detkd").parts[0].removesuffix(".py")
+        if part == "__init__":
+            continue
+        used = {name.split(".")[1] for name in imports(path) if name.startswith("detkd.") and name.count(".") >= 1}
+        foreign = used - ALLOWED[part] - {part, "_C", "__version__"}
+        assert not foreign, f"{path.name} imports {foreign}"
+
+
+def test_only_files_of_that_name_import_ultralytics(repository: Path) -> None:
+    for path in sources(repository):
+        users = {name for name in imports(path) if name.split(".")[0] == "ultralytics"}
+        assert not users or path.name == "ultralytics.py", path
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        eager = [
+            node
+            for node in tree.body
+            if isinstance(node, ast.Import | ast.ImportFrom) and "ultralytics" in ast.dump(node).split("detkd")[0]
+        ]
+        assert not [n for n in eager if isinstance(n, ast.Import) or not (n.module or "").startswith("detkd")], path
+
+
+@pytest.mark.parametrize("module", ["detkd.losses", "detkd.ops", "detkd.hooks"])
+def test_drop_in_parts_need_torch_alone(module: str) -> None:
+    blocked = "numpy yaml pydantic PIL matplotlib ultralytics pycocotools rich torchvision".split()
+    code = f"import sys, torch; [sys.modules.__setitem__(m, None) for m in {blocked!r}]; import {module}"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_example_of_the_readme_runs(repository: Path) -> None:
+    text = (repository / "README.md").read_text(encoding="utf-8")
+    code = text.split("```python")[1].split("```")[0]
+    scope: dict[str, object] = {}
+    exec(compile(code, "README.md", "exec"), scope)  # noqa: S102
+    assert scope["student_logits"].grad is not None  # type: ignore[attr-defined]
