@@ -1,6 +1,7 @@
 """Builds detkd._C, the compiled ops; everything else stands in pyproject.toml.
 
-DETKD_BUILD=auto (default) builds the extension and installs without it where that fails; cpu insists on it; none leaves it out.
+DETKD_BUILD=auto (default) builds the extension and installs without it where that fails; cpu insists on it; none leaves it
+out.
 """
 
 from __future__ import annotations

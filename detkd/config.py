@@ -76,7 +76,7 @@ class DetectionConfig(_Strict):
     data: Path = Field(description="data.yaml of the data set")
     student: ModelConfig
     distill: DistillConfig | None = Field(description="null trains the student alone")
-    train: TrainConfig = TrainConfig()
+    train: TrainConfig = Field(default_factory=lambda: TrainConfig.model_validate({}))
     trainer: dict[str, Any] = Field(
         default_factory=dict, description="further arguments of ultralytics' trainer, as they are"
     )
@@ -156,8 +156,8 @@ def _arguments_model(name: str) -> type[BaseModel]:
         for key, parameter in parameters.items()
         if key != "self" and parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
     }
-    weight = (Annotated[float, Field(ge=0)] | None, None)
-    return create_model(f"{name}_arguments", __base__=_Strict, weight=weight, **fields)
+    fields["weight"] = (Annotated[float, Field(ge=0)] | None, None)
+    return create_model(f"{name}_arguments", __base__=_Strict, **fields)
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

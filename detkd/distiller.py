@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -103,10 +103,7 @@ class Distiller(nn.Module):
             {name: self._level_aligners(loss) for name, loss in self.losses.items() if hasattr(loss, "aligner")}
         )
         share = TOTAL_SHARE / max(len(terms), 1)
-        self._fixed = {
-            term.name: float(LOSSES[term.name].default_weight) if term.weight is None else term.weight  # type: ignore[arg-type]
-            for term in terms
-        }
+        self._fixed = {term.name: _default_weight(term.name) if term.weight is None else term.weight for term in terms}
         shares = {term.name: share if term.weight is None else term.weight for term in terms}
         self.balance = GradientRatio(shares) if balance == "gradient_ratio" else None
 
@@ -139,9 +136,7 @@ class Distiller(nn.Module):
             with torch.no_grad():
                 model.eval()(images)  # batch statistics of a trial must not stay in the student
                 self._teacher.model(images)
-                self._terms(
-                    self._student.take_outputs(), self._teacher.take_outputs(), images.new_zeros(len(images), 0, 4)
-                )
+                self._terms(self._student.take_outputs(), self._teacher.take_outputs(), images.new_zeros(len(images), 0, 4))
         finally:
             self.detach()
             model.train(training)
@@ -186,7 +181,7 @@ class Distiller(nn.Module):
                 terms[name] = loss(*(_present(dense, key, name) for key in self._inputs[name]))
                 continue
             levels = []
-            for (s, t), aligner in zip(self._levels, self.aligners[name], strict=True):
+            for (s, t), aligner in zip(self._levels, cast("nn.ModuleList", self.aligners[name]), strict=True):
                 feature = {
                     "student_feature": aligner(student.features[s].float()),
                     "teacher_feature": teacher.features[t],
@@ -230,11 +225,14 @@ class Distiller(nn.Module):
                 )
 
 
+def _default_weight(name: str) -> float:
+    weight: float = vars(LOSSES[name])["default_weight"]
+    return weight
+
+
 def _matching_levels(student: DetectorAdapter, teacher: DetectorAdapter) -> list[tuple[int, int]]:
     """Pairs of level indices of equal stride."""
-    pairs = [
-        (s, teacher.strides.index(stride)) for s, stride in enumerate(student.strides) if stride in teacher.strides
-    ]
+    pairs = [(s, teacher.strides.index(stride)) for s, stride in enumerate(student.strides) if stride in teacher.strides]
     if not pairs:
         raise AdapterError(
             f"Expected teacher and student to share a feature stride, but the teacher has {teacher.strides} and the "

@@ -69,9 +69,7 @@ class Capture:
         """Install the hooks; what an earlier pass left is cleared. A second call changes nothing."""
         self.clear()
         if not self._handles:
-            self._handles = [
-                module.register_forward_hook(self._recorders[path]) for path, module in self._modules.items()
-            ]
+            self._handles = [module.register_forward_hook(self._recorders[path]) for path, module in self._modules.items()]
 
     def detach(self) -> None:
         """Remove the hooks and let go of everything recorded."""

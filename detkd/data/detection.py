@@ -115,7 +115,7 @@ class DetectionDataset:
 
     def write_yaml(self, path: Path) -> None:
         """Write a data.yaml with absolute paths: ultralytics reads relative ones from the current directory."""
-        content = {
+        content: dict[str, Any] = {
             "path": str(self.root),
             **{split: str(folder) for split, folder in self.splits.items()},
             "names": dict(enumerate(self.names)),
@@ -125,7 +125,8 @@ class DetectionDataset:
         write_text(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 
     def _convert(self, split: str) -> dict[str, Any]:
-        images, annotations = [], []
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
         for index, file in enumerate(self.images(split), start=1):
             with Image.open(file) as image:
                 width, height = image.size
@@ -155,15 +156,11 @@ def read_labels(path: Path, classes: int) -> list[tuple[int, list[float]]]:
             raise DataError(f"{where}: expected numbers, but got {line.strip()!r}.") from error
         polygon = len(values) >= BOX_COLUMNS + 1 and len(values) % 2 == 0
         if len(values) != BOX_COLUMNS - 1 and not polygon:
-            raise DataError(
-                f"{where}: expected class x y width height, or a polygon, but got {len(values) + 1} numbers."
-            )
+            raise DataError(f"{where}: expected class x y width height, or a polygon, but got {len(values) + 1} numbers.")
         if not label.is_integer() or not 0 <= label < classes:
             raise DataError(f"{where}: expected a class from 0 to {classes - 1}, but got {label:g}.")
         if not all(math.isfinite(v) and -TOLERANCE <= v <= 1 + TOLERANCE for v in values):
-            raise DataError(
-                f"{where}: expected coordinates from 0 to 1 (divided by the image's size), but got {values}."
-            )
+            raise DataError(f"{where}: expected coordinates from 0 to 1 (divided by the image's size), but got {values}.")
         rows.append((int(label), values))
     return rows
 

@@ -11,7 +11,7 @@ import csv
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -206,9 +206,7 @@ def build_distiller(student: nn.Module, teacher: nn.Module, config: DetectionCon
     """Bind teacher and student, and try one forward pass so that a misfit shows before training starts."""
     if config.distill is None:
         raise ConfigError("distill: expected a section, but got null.")
-    distiller = Distiller(
-        UltralyticsAdapter(student), UltralyticsAdapter(teacher), config.terms(), config.distill.balance
-    )
+    distiller = Distiller(UltralyticsAdapter(student), UltralyticsAdapter(teacher), config.terms(), config.distill.balance)
     distiller.try_out(torch.zeros(1, 3, config.train.imgsz, config.train.imgsz))
     return distiller
 
@@ -234,10 +232,10 @@ def _trainer_class() -> Any:
 
         def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> nn.Module:
             """Return the student; a resumed run fills it from its checkpoint."""
-            model = self.set_model_names_for_load(self.student)
+            model: Any = self.set_model_names_for_load(self.student)
             if weights is not None:
                 model.load(weights, verbose=verbose)
-            return model
+            return cast("nn.Module", model)
 
         def build_optimizer(self, model: nn.Module, *args: Any, **kwargs: Any) -> Any:
             """Add the aligners to the optimizer as a group of their own."""
@@ -249,13 +247,16 @@ def _trainer_class() -> Any:
 
         def start_distilling(self) -> None:
             """Put the distillation terms behind the task loss of the model that trains."""
-            model = unwrap_model(self.model)
-            self.distiller.teacher.to(self.device)
+            distiller = self.distiller
+            if distiller is None:
+                return
+            distiller.teacher.to(self.device)
             state = self.wdir / "distiller.pt"
             if self.resume and state.is_file():
-                self.distiller.load_state_dict(torch.load(state, map_location=self.device, weights_only=True))
-            self.distiller.attach()
-            model.criterion = DistillationCriterion(model.init_criterion(), self.distiller, self.weight_log)
+                distiller.load_state_dict(torch.load(state, map_location=self.device, weights_only=True))
+            distiller.attach()
+            model = unwrap_model(self.model)
+            model.criterion = DistillationCriterion(model.init_criterion(), distiller, self.weight_log)
 
         def save_model(self) -> bool:
             """Save the student as ultralytics does, and beside it what a resumed distillation needs."""

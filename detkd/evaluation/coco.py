@@ -78,9 +78,7 @@ def evaluate_coco(
         evaluation.accumulate()
         evaluation.summarize()
     summary = {name: _number(value) for name, value in zip(METRICS, evaluation.stats, strict=True)}
-    precision = evaluation.eval["precision"][
-        :, :, :, 0, -1
-    ]  # [thresholds, recalls, classes], all areas, 100 detections
+    precision = evaluation.eval["precision"][:, :, :, 0, -1]  # [thresholds, recalls, classes], all areas, 100 detections
     per_class = {}
     for index, category in enumerate(evaluation.params.catIds):
         valid = precision[:, :, index][precision[:, :, index] > -1]

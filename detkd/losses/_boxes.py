@@ -26,9 +26,7 @@ def iou(boxes: Tensor, others: Tensor) -> Tensor:
 def generalized_iou(boxes: Tensor, others: Tensor) -> Tensor:
     """Generalised IoU of boxes paired by broadcasting, in (-1, 1] (Rezatofighi et al. 2019, arXiv:1902.09630)."""
     overlap, union = _overlap_and_union(boxes, others)
-    hull = torch.cat(
-        (torch.minimum(boxes[..., :2], others[..., :2]), torch.maximum(boxes[..., 2:], others[..., 2:])), -1
-    )
+    hull = torch.cat((torch.minimum(boxes[..., :2], others[..., :2]), torch.maximum(boxes[..., 2:], others[..., 2:])), -1)
     hull_area = _area(hull)
     return overlap / (union + EPS) - (hull_area - union) / (hull_area + EPS)
 

@@ -29,7 +29,10 @@ def ld(
 ) -> Tensor:
     r"""KL divergence over the bins of each box side, on positives and on the valuable localisation region.
 
-    :math:`g_p \frac{\sum_a w_a \, \mathrm{KL}_a}{\max(1, \sum_a w_a)} + g_r \frac{\sum_a v_a \, \mathrm{KL}_a}{\max(1, \sum_a v_a)}`
+    .. math::
+        g_p \frac{\sum_a w_a \, \mathrm{KL}_a}{\max(1, \sum_a w_a)}
+        + g_r \frac{\sum_a v_a \, \mathrm{KL}_a}{\max(1, \sum_a v_a)}
+
     with :math:`\mathrm{KL}_a` the mean over the four sides of :math:`T^2 \sum_r p^t_r (\log p^t_r - \log p^s_r)`.
 
     Args:
@@ -71,9 +74,7 @@ def _weighted_mean(values: Tensor, weight: Tensor, name: str) -> Tensor:
     return (values * weight).sum() / weight.sum().clamp(min=1.0)
 
 
-def valuable_region(
-    teacher_scores: Tensor, teacher_boxes: Tensor, anchor_points: Tensor, target_boxes: Tensor
-) -> Tensor:
+def valuable_region(teacher_scores: Tensor, teacher_boxes: Tensor, anchor_points: Tensor, target_boxes: Tensor) -> Tensor:
     """Weigh anchors where the teacher localises an object well although it does not classify it.
 
     An anchor inside a labelled box weighs the IoU of the teacher's box with that label (the best one where labels

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from functools import cache
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,15 +16,13 @@ if TYPE_CHECKING:
 
     from detkd.types import Backend
 
-HOW_TO_BUILD = (
-    "Build it with a C++17 compiler: pip install --no-build-isolation 'detkd[dev]', or `make build` in a clone."
-)
+HOW_TO_BUILD = "Build it with a C++17 compiler: pip install --no-build-isolation 'detkd[dev]', or `make build` in a clone."
 FUSED_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 _C: Any = None
 _load_error: ImportError | None = None
 try:
-    from detkd import _C  # type: ignore[no-redef]
+    _C = import_module("detkd._C")
 except ImportError as error:  # not built, or built for another torch: kept, and said when it matters
     _load_error = error
 

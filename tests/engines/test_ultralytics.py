@@ -127,9 +127,7 @@ def test_the_checkpoint_loads_where_detkd_cannot_be_imported(resolved: Path, tea
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
 
 
-def test_the_same_seed_starts_alike_and_distillation_changes_the_end(
-    resolved: Path, teacher: Path, tmp_path: Path
-) -> None:
+def test_the_same_seed_starts_alike_and_distillation_changes_the_end(resolved: Path, teacher: Path, tmp_path: Path) -> None:
     alone = configure(resolved, distill=None)
     helped = configure(resolved, distill=distill(teacher, pkd={}))
     weights = [
