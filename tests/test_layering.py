@@ -25,7 +25,8 @@ ALLOWED = {
     "config": {"balance", "distiller", "losses", "errors"},
     "data": {"errors", "files"},
     "evaluation": {"errors", "data"},
-    "engines": {"adapters", "config", "data", "distiller", "errors", "evaluation", "files"},
+    "engines": {"adapters", "config", "data", "distiller", "errors", "evaluation", "files", "report"},
+    "report": {"files"},
 }
 
 

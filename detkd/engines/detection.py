@@ -21,6 +21,8 @@ from detkd.evaluation.coco import evaluate_coco
 from detkd.evaluation.cost import measure_cost
 from detkd.evaluation.ultralytics import predict_coco
 from detkd.files import copy_file, write_json, write_text
+from detkd.report.pictures import detection_panels
+from detkd.report.plots import plot_training
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from detkd.config import DetectionConfig
 
 SCHEMA_VERSION = 1
+PICTURES = 4
 
 
 def run_detection(config: DetectionConfig) -> Path:
@@ -80,29 +83,37 @@ def run_detection(config: DetectionConfig) -> Path:
         "versions": _describe_versions(),
         "data": {"path": str(config.data), "images": {s: len(dataset.images(s)) for s in dataset.splits}},
         "teacher": None,
-        **_evaluate(models, dataset, config),
+        **_evaluate(models, dataset, config, folder),
         "history": trained.history,
         "distill_weights": trained.weights,
         "checkpoint": "student.pt",
         "command": sys.argv,
     }
+    plot_training(trained.history, folder / "training.png", config.name)
     write_json(folder / "results.json", results)
     print(f"student checkpoint: {folder / 'student.pt'}\nresults: {folder / 'results.json'}")
     return folder
 
 
-def _evaluate(models: dict[str, nn.Module], dataset: DetectionDataset, config: DetectionConfig) -> dict[str, Any]:
-    """COCO metrics on every wanted split, and cost, of each model."""
+def _evaluate(
+    models: dict[str, nn.Module], dataset: DetectionDataset, config: DetectionConfig, folder: Path
+) -> dict[str, Any]:
+    """COCO metrics on every wanted split, and cost, of each model; pictures of the last split."""
     costs = measure_cost(models, config.train.imgsz)
     report: dict[str, Any] = {}
+    last = config.evaluate[-1]
+    columns = {"ground truth": dataset.coco(last)["annotations"]}
     for role, model in models.items():
         metrics = {}
         for split in config.evaluate:
             truth = dataset.coco(split)
             found = predict_coco(as_yolo(model), dataset.images(split), truth, imgsz=config.train.imgsz)
+            if split == last:
+                columns[role] = found
             metrics[split] = evaluate_coco(truth, found).as_dict()
             print(f"{role} on {split}: AP {metrics[split]['AP']:.3f}  AP50 {metrics[split]['AP50']:.3f}")
         report[role] = {**asdict(costs[role]), "metrics": metrics}
+    detection_panels(dataset.images(last)[:PICTURES], columns, dataset.coco(last), folder / "detections.png")
     return report
 
 

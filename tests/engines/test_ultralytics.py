@@ -141,7 +141,9 @@ def test_the_same_seed_starts_alike_and_distillation_changes_the_end(resolved: P
 def test_a_run_leaves_its_folder_and_faults_leave_none(data: Path, teacher: Path, tmp_path: Path) -> None:
     config = configure(data, distill=distill(teacher), output=str(tmp_path / "runs"))
     folder = run_detection(config)
-    assert {"config.yaml", "results.json", "student.pt"} <= {path.name for path in folder.iterdir()}
+    assert {"config.yaml", "results.json", "student.pt", "training.png", "detections.png"} <= {
+        path.name for path in folder.iterdir()
+    }
     with pytest.raises(ConfigError, match="finished one"):
         run_detection(config)
     faults = {
