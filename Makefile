@@ -1,4 +1,4 @@
-# make demo · make test · make test-slow · make lint · make build
+# make test · make test-slow · make lint · make build
 PYTHON ?= python3
 VENV   := .venv
 PY     := $(VENV)/bin/python

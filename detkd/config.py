@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
+# The recommended recipe for YOLO, each loss with its own defaults.
+DEFAULT_TERMS: dict[str, Any] = {"bckd": {}, "ld": {}, "pkd": {}}
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -42,7 +46,7 @@ class DistillConfig(_Strict):
 
     teacher: ModelConfig
     terms: dict[str, Any] = Field(
-        default_factory=lambda: {"bckd": {}, "ld": {}, "pkd": {}},
+        default_factory=lambda: dict(DEFAULT_TERMS),
         min_length=1,
         description="loss name to its weight and arguments; null leaves the loss out",
     )
@@ -136,7 +140,7 @@ def _resolve_terms(tree: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     distill = tree.get("distill")
     given = distill.get("terms") if isinstance(distill, dict) else None
     if given is None:
-        given = {"bckd": {}, "ld": {}, "pkd": {}}
+        given = DEFAULT_TERMS
     resolved: dict[str, Any] = {}
     faults: list[str] = []
     for name, arguments in given.items() if isinstance(given, dict) else ():

@@ -102,18 +102,19 @@ def _evaluate(
     costs = measure_cost(models, config.train.imgsz)
     report: dict[str, Any] = {}
     last = config.evaluate[-1]
-    columns = {"ground truth": dataset.coco(last)["annotations"]}
+    truths = {split: dataset.coco(split) for split in config.evaluate}
+    columns = {"ground truth": truths[last]["annotations"]}
     for role, model in models.items():
         metrics = {}
-        for split in config.evaluate:
-            truth = dataset.coco(split)
-            found = predict_coco(as_yolo(model), dataset.images(split), truth, imgsz=config.train.imgsz)
+        predictor = as_yolo(model)
+        for split, truth in truths.items():
+            found = predict_coco(predictor, dataset.images(split), truth, imgsz=config.train.imgsz)
             if split == last:
                 columns[role] = found
             metrics[split] = evaluate_coco(truth, found).as_dict()
             print(f"{role} on {split}: AP {metrics[split]['AP']:.3f}  AP50 {metrics[split]['AP50']:.3f}")
         report[role] = {**asdict(costs[role]), "metrics": metrics}
-    detection_panels(dataset.images(last)[:PICTURES], columns, dataset.coco(last), folder / "detections.png")
+    detection_panels(dataset.images(last)[:PICTURES], columns, truths[last], folder / "detections.png")
     return report
 
 

@@ -88,7 +88,7 @@ def _fake(student: Tensor, teacher: Tensor, dim: int, temperature: float, with_g
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    ctx.dim, ctx.temperature = inputs[2], inputs[3]
+    ctx.dim = inputs[2]
     ctx.mark_non_differentiable(output[1])
     ctx.save_for_backward(output[1])
 
