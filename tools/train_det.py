@@ -1,6 +1,6 @@
 """Train a compact detector, with or without the help of a teacher.
 
-    python tools/train_det.py --config configs/yolo/NAME.yaml [key=value ...]
+    python tools/train_det.py --config configs/yolo/NAME.yaml [--resume] [key=value ...]
 
 Examples:
     # a teacher: the same command without distillation
@@ -24,12 +24,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, required=True, help="YAML file, see configs/yolo/")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. train.seed=1 distill=null")
+    parser.add_argument("--resume", action="store_true", help="go on with a run that was cut short")
     arguments = parser.parse_args()
     config = load_config(arguments.config, arguments.overrides)
 
     from detkd.engines.detection import run_detection
 
-    run_detection(config)
+    run_detection(config, resume=arguments.resume)
 
 
 if __name__ == "__main__":

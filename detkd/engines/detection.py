@@ -21,6 +21,7 @@ from detkd.evaluation.coco import evaluate_coco
 from detkd.evaluation.cost import measure_cost
 from detkd.evaluation.ultralytics import predict_coco
 from detkd.files import copy_file, write_json, write_text
+from detkd.report.console import print_table, results_table
 from detkd.report.pictures import detection_panels
 from detkd.report.plots import plot_training
 
@@ -35,10 +36,14 @@ SCHEMA_VERSION = 1
 PICTURES = 4
 
 
-def run_detection(config: DetectionConfig) -> Path:
+def run_detection(config: DetectionConfig, *, resume: bool = False) -> Path:
     """Train a student as configured and leave a run folder with its checkpoint and results.
 
     Everything that can be checked is checked before the folder is made.
+
+    Args:
+        config: The run.
+        resume: Go on from the last epoch of a run that was cut short, with the same configuration.
 
     Returns:
         The run folder: ``config.yaml``, ``results.json``, ``student.pt`` and ``ultralytics/``, see docs/run_folder.md.
@@ -47,8 +52,7 @@ def run_detection(config: DetectionConfig) -> Path:
         DetkdError: If the configuration, the data or the weights do not fit.
     """
     folder = config.output / config.name
-    if (folder / "results.json").exists():
-        raise ConfigError(f"name: expected a new run, but {folder} holds a finished one. Choose another name.")
+    _check_folder(folder, config, resume)
     dataset = DetectionDataset.load(config.data)
     watched = "val" if "val" in dataset.splits else "train"
     check_dataset(dataset, ("train", watched, *config.evaluate))
@@ -62,7 +66,7 @@ def run_detection(config: DetectionConfig) -> Path:
         print(f"teacher: {origin}")
         distiller = engine.build_distiller(student, teacher, config)
     data_yaml = folder / "ultralytics" / "data.yaml"
-    arguments = engine.trainer_arguments(config, data_yaml, folder)
+    arguments = engine.trainer_arguments(config, data_yaml, folder, resume=resume)
 
     write_text(folder / "config.yaml", dump_config(config))
     dataset.write_yaml(data_yaml)
@@ -91,8 +95,30 @@ def run_detection(config: DetectionConfig) -> Path:
     }
     plot_training(trained.history, folder / "training.png", config.name)
     write_json(folder / "results.json", results)
-    print(f"student checkpoint: {folder / 'student.pt'}\nresults: {folder / 'results.json'}")
+    rows = [(role, results[role]) for role in ("teacher", "student") if results[role] is not None]
+    print_table(results_table(rows, config.evaluate[-1]))
+    for name in ("student.pt", "results.json", "training.png", "detections.png"):
+        print(folder / name)
     return folder
+
+
+def _check_folder(folder: Path, config: DetectionConfig, resume: bool) -> None:
+    """Refuse to overwrite a run, or to mix two."""
+    if (folder / "results.json").exists():
+        raise ConfigError(f"name: expected a new run, but {folder} holds a finished one. Choose another name.")
+    begun = (folder / engine.LAST_CHECKPOINT).exists()
+    if begun and not resume:
+        raise ConfigError(
+            f"name: expected a new run, but {folder} holds one that was cut short. Give --resume to go on with it, or "
+            "choose another name."
+        )
+    if resume and not begun:
+        raise ConfigError(f"name: expected {folder} to hold a run to resume, but it has no {engine.LAST_CHECKPOINT}.")
+    if resume and (folder / "config.yaml").read_text(encoding="utf-8") != dump_config(config):
+        raise ConfigError(
+            f"Expected the configuration that the run was started with, but it differs from {folder / 'config.yaml'}. "
+            "Resume with that file."
+        )
 
 
 def _evaluate(
@@ -112,7 +138,6 @@ def _evaluate(
             if split == last:
                 columns[role] = found
             metrics[split] = evaluate_coco(truth, found).as_dict()
-            print(f"{role} on {split}: AP {metrics[split]['AP']:.3f}  AP50 {metrics[split]['AP50']:.3f}")
         report[role] = {**asdict(costs[role]), "metrics": metrics}
     detection_panels(dataset.images(last)[:PICTURES], columns, truths[last], folder / "detections.png")
     return report

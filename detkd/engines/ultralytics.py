@@ -6,9 +6,11 @@ distillation terms behind the task loss, and the aligners in the optimizer.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import csv
-import time
+import logging
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -19,9 +21,11 @@ from torch import Tensor, nn
 from detkd.adapters.ultralytics import UltralyticsAdapter, import_ultralytics, load_weights, load_yolo, read_state_dict
 from detkd.distiller import Distiller
 from detkd.errors import ConfigError, WeightsError
+from detkd.files import replacing
+from detkd.report.console import TrainingProgress
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from detkd.config import DetectionConfig, ModelConfig
 
@@ -38,7 +42,9 @@ _RESERVED = (
     "name",
     "exist_ok",
     "distill_model",
+    "resume",
 )
+LAST_CHECKPOINT = Path("ultralytics", "weights", "last.pt")  # in a run's folder
 
 
 @dataclass
@@ -47,7 +53,7 @@ class TrainingResult:
 
     Attributes:
         checkpoint: The best student on the validation split, a plain ultralytics checkpoint.
-        seconds: Wall-clock time of training, validation after each epoch included.
+        seconds: Wall-clock time of all epochs, validation after each included, also of those before a resumption.
         history: One row an epoch as ultralytics' results.csv has it, by column name.
         weights: Mean weight of every distillation term in each epoch.
     """
@@ -166,8 +172,14 @@ def _from_yaml(spec: ModelConfig, classes: int, role: str) -> Any:
     return DetectionModel(tree, nc=classes, verbose=False)
 
 
-def trainer_arguments(config: DetectionConfig, data_yaml: Path, folder: Path) -> dict[str, Any]:
+def trainer_arguments(config: DetectionConfig, data_yaml: Path, folder: Path, *, resume: bool = False) -> dict[str, Any]:
     """Merge detkd's settings and the user's into arguments of ultralytics' trainer.
+
+    Args:
+        config: The run's configuration.
+        data_yaml: The data set, with absolute paths.
+        folder: The run's folder.
+        resume: Whether to go on from the folder's last checkpoint.
 
     Raises:
         ConfigError: If `trainer` holds a key that ultralytics does not know or that another section sets.
@@ -188,6 +200,7 @@ def trainer_arguments(config: DetectionConfig, data_yaml: Path, folder: Path) ->
         # Gradients of small sets are not gathered over 64 images as ultralytics does: that starves them of steps.
         "nbs": train.batch,
         "plots": False,
+        "verbose": False,
         **config.trainer,
         "model": config.student.model or str(config.student.weights),
         "data": str(data_yaml),
@@ -199,6 +212,7 @@ def trainer_arguments(config: DetectionConfig, data_yaml: Path, folder: Path) ->
         "project": str(folder.resolve()),
         "name": "ultralytics",
         "exist_ok": True,
+        "resume": str((folder / LAST_CHECKPOINT).resolve()) if resume else False,
     }
 
 
@@ -219,11 +233,21 @@ def _trainer_class() -> Any:
     class StudentTrainer(DetectionTrainer):  # type: ignore[misc]
         """ultralytics' trainer for a student that detkd has built, with or without a distiller."""
 
-        def __init__(self, student: nn.Module, distiller: Distiller | None, overrides: dict[str, Any]) -> None:
+        def __init__(
+            self,
+            student: nn.Module,
+            distiller: Distiller | None,
+            overrides: dict[str, Any],
+            progress: TrainingProgress,
+        ) -> None:
             self.student = student
             self.distiller = distiller
+            self.progress = progress
+            self.steps = 0
             self.weight_log = _WeightLog()
             super().__init__(overrides=overrides)
+            self.add_callback("on_train_batch_end", StudentTrainer.show_step)
+            self.add_callback("on_fit_epoch_end", StudentTrainer.show_epoch)
             if distiller is not None:
                 # The last event before the first epoch: the EMA has its copy, so hooks stay out of every checkpoint.
                 self.add_callback("on_pretrain_routine_end", StudentTrainer.start_distilling)
@@ -253,7 +277,9 @@ def _trainer_class() -> Any:
             distiller.teacher.to(self.device)
             state = self.wdir / "distiller.pt"
             if self.resume and state.is_file():
-                distiller.load_state_dict(torch.load(state, map_location=self.device, weights_only=True))
+                saved = torch.load(state, map_location=self.device, weights_only=True)
+                distiller.load_state_dict(saved["distiller"])
+                self.weight_log.epochs[:] = saved["weights"][: self.start_epoch]
             distiller.attach()
             model = unwrap_model(self.model)
             model.criterion = DistillationCriterion(model.init_criterion(), distiller, self.weight_log)
@@ -262,8 +288,18 @@ def _trainer_class() -> Any:
             """Save the student as ultralytics does, and beside it what a resumed distillation needs."""
             saved = super().save_model()
             if self.distiller is not None:
-                torch.save(self.distiller.state_dict(), self.wdir / "distiller.pt")
+                with replacing(self.wdir / "distiller.pt") as path:
+                    torch.save({"distiller": self.distiller.state_dict(), "weights": self.weight_log.epochs}, path)
             return bool(saved)
+
+        def show_step(self) -> None:
+            """Move the progress bar by one batch."""
+            self.steps += 1
+            self.progress.step(self.start_epoch + self.steps / len(self.train_loader))
+
+        def show_epoch(self) -> None:
+            """Show what validation found; ultralytics calls this once more after the last epoch, for the best one."""
+            self.progress.epoch(self.epoch + 1, {"val AP": float(self.metrics.get("metrics/mAP50-95(B)", math.nan))})
 
     return StudentTrainer
 
@@ -276,15 +312,37 @@ def train(student: nn.Module, distiller: Distiller | None, arguments: dict[str, 
         distiller: Its distiller, or None to train alone.
         arguments: From :func:`trainer_arguments`.
     """
-    trainer = _trainer_class()(student, distiller, arguments)
-    start = time.perf_counter()
-    trainer.train()
+    quiet = contextlib.nullcontext() if arguments["verbose"] else _silence()
+    title = Path(arguments["project"]).name
+    with quiet, TrainingProgress(title, arguments["epochs"]) as progress:
+        trainer = _trainer_class()(student, distiller, arguments, progress)
+        trainer.train()
+    history = _read_history(Path(trainer.csv))
     return TrainingResult(
         checkpoint=Path(trainer.best),
-        seconds=time.perf_counter() - start,
-        history=_read_history(Path(trainer.csv)),
+        seconds=_total_seconds([row["time"] for row in history]),
+        history=history,
         weights=trainer.weight_log.epochs,
     )
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Keep ultralytics to its warnings: its own bars would break into ours."""
+    from ultralytics.utils import LOGGER
+
+    level = LOGGER.level
+    LOGGER.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        LOGGER.setLevel(level)
+
+
+def _total_seconds(clock: Sequence[float]) -> float:
+    """Add up a clock that starts anew at each resumption."""
+    ends = [now for now, after in zip(clock, [*clock[1:], 0.0], strict=True) if after < now]
+    return sum(ends)
 
 
 def _read_history(path: Path) -> list[dict[str, float]]:

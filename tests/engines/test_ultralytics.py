@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -157,3 +158,47 @@ def test_a_run_leaves_its_folder_and_faults_leave_none(data: Path, teacher: Path
             run_detection(configure(data, **{"distill": None, "output": str(tmp_path / "bad"), **change}))
         assert "\n" not in str(error.value), reason
         assert not (tmp_path / "bad").exists(), reason
+
+
+def test_a_run_that_was_cut_short_goes_on_where_it_stopped(
+    data: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terms = distill(teacher, bckd={}, pkd={})
+    schedule = {"epochs": 4, "imgsz": 64, "batch": 4}
+    config = configure(data, distill=terms, train=schedule, output=str(tmp_path))
+    folder = tmp_path / "run"
+    with pytest.raises(ConfigError, match="hold a run to resume"):
+        run_detection(config, resume=True)
+
+    class CutError(Exception):
+        pass
+
+    def cut(_: object, done: int, values: object) -> None:
+        if done == 2:
+            raise CutError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.TrainingProgress, "epoch", cut)
+        with pytest.raises(CutError):
+            run_detection(config)
+    kept = torch.load(folder / "ultralytics" / "weights" / "distiller.pt", weights_only=True)
+    assert len(kept["weights"]) == 2
+    assert kept["distiller"]["balance.norms"].min() > 0
+    with pytest.raises(ConfigError, match="--resume"):
+        run_detection(config)
+    with pytest.raises(ConfigError, match="differs"):
+        run_detection(configure(data, distill=None, train=schedule, output=str(tmp_path)), resume=True)
+
+    loaded = []
+    load = engine.Distiller.load_state_dict
+
+    def watch(self: nn.Module, state: dict[str, torch.Tensor]) -> object:
+        loaded.append(state)
+        return load(self, state)
+
+    monkeypatch.setattr(engine.Distiller, "load_state_dict", watch)
+    results = json.loads((run_detection(config, resume=True) / "results.json").read_text())
+    assert all(torch.equal(loaded[0][name], value) for name, value in kept["distiller"].items())
+    assert [row["epoch"] for row in results["history"]] == [1, 2, 3, 4]
+    assert len(results["distill_weights"]) == 4
+    assert results["train_seconds"] == pytest.approx(results["history"][1]["time"] + results["history"][3]["time"])

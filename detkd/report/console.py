@@ -1,0 +1,91 @@
+"""What a run shows on the terminal: its progress, and tables of results."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from types import TracebackType
+
+COLUMNS = ("AP", "AP50", "AP75")
+
+
+class TrainingProgress:
+    """A bar over all training steps with the latest validation AP; where no terminal is, one line an epoch.
+
+    Args:
+        title: Name of the run.
+        epochs: Number of epochs.
+        console: Where to write; standard output if None.
+    """
+
+    def __init__(self, title: str, epochs: int, console: Console | None = None) -> None:
+        self._console = Console() if console is None else console
+        self._title = title
+        self._epochs = epochs
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("epochs  {task.fields[state]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._progress.add_task(title, total=epochs, state="")
+
+    def __enter__(self) -> TrainingProgress:
+        self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._progress.stop()
+
+    def step(self, epochs_done: float) -> None:
+        """Move the bar to a number of epochs, which may lie within one."""
+        self._progress.update(self._task, completed=round(epochs_done, 2))
+
+    def epoch(self, done: int, values: Mapping[str, float]) -> None:
+        """Show the values of an epoch that has just ended."""
+        state = "  ".join(f"{name} {value:.3f}" for name, value in values.items())
+        self._progress.update(self._task, completed=done, state=state)
+        if not self._console.is_terminal:
+            self._console.print(f"{self._title}: epoch {done}/{self._epochs}  {state}", highlight=False)
+
+
+def results_table(rows: Sequence[tuple[str, Mapping[str, Any]]], split: str) -> Table:
+    """Lay out models side by side: COCO metrics, size and speed.
+
+    Args:
+        rows: Title of each model, and its section of results.json.
+        split: The split whose metrics are shown.
+    """
+    table = Table(title=f"COCO metrics on {split}")
+    table.add_column("model")
+    for name in (*COLUMNS, "parameters", "GFLOPs", "CPU ms/image"):
+        table.add_column(name, justify="right")
+    for title, model in rows:
+        metrics = model["metrics"][split]
+        table.add_row(
+            title,
+            *(f"{metrics[name]:.3f}" for name in COLUMNS),
+            f"{model['parameters'] / 1e6:.2f} M",
+            f"{model['gflops']:.2f}",
+            f"{model['cpu_ms']:.1f}",
+        )
+    return table
+
+
+def print_table(table: Table) -> None:
+    """Print a table, wide enough for its columns also where no terminal is."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=max(console.width, 110))
+    console.print(table)
