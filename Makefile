@@ -1,12 +1,15 @@
-# make test · make test-slow · make lint · make build
+# make demo · make test · make test-slow · make lint · make build
 PYTHON ?= python3
 VENV   := .venv
 PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 SOURCES := setup.py pyproject.toml $(wildcard csrc/*.cpp csrc/*/*)
 
-.PHONY: test test-slow lint build
+.PHONY: demo test test-slow lint build
 .DELETE_ON_ERROR:
+
+demo: $(STAMP)
+	$(PY) tools/demo.py
 
 test: $(STAMP)
 	$(PY) -m pytest -m "not slow"

@@ -1,35 +1,107 @@
 """Builds detkd._C, the compiled ops; everything else stands in pyproject.toml.
 
-DETKD_BUILD=auto (default) builds the extension and installs without it where that fails; cpu insists on it; none leaves it
-out.
+DETKD_BUILD=auto (default) builds for the CPU, and for CUDA too where nvcc of torch's CUDA major is found, with or without
+a GPU; it installs without the extension where that fails. cpu leaves CUDA out, cuda insists on it, none builds nothing.
+TORCH_CUDA_ARCH_LIST chooses other architectures than all that are current.
 """
 
 from __future__ import annotations
 
 import os
+import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 from setuptools import setup
 
-MODES = ("auto", "cpu", "none")
+MODES = ("auto", "cpu", "cuda", "none")
+ARCHITECTURES = "8.0;8.6;8.9;9.0;10.0;12.0+PTX"
+ROOT = Path(__file__).resolve().parent
+FLAGS = ["-O3", "-std=c++20"]
 
 
-def build_arguments() -> dict[str, Any]:
+def main() -> None:
     mode = os.environ.get("DETKD_BUILD", "auto")
     if mode not in MODES:
         sys.exit(f"error: expected DETKD_BUILD to be one of {list(MODES)}, but got {mode!r}.")
     if mode == "none":
         print("detkd: no extension (DETKD_BUILD=none)")
-        return {}
+        setup()
+        return
     try:
-        from torch.utils.cpp_extension import BuildExtension, CppExtension
+        import torch
     except ImportError as error:
-        if mode == "cpu":
+        if mode != "auto":
             raise
         print(f"detkd: no extension, torch is missing from the build environment ({error}); use --no-build-isolation")
-        return {}
+        setup()
+        return
+    toolkit, reason = (None, "DETKD_BUILD=cpu") if mode == "cpu" else find_toolkit(torch.version.cuda)
+    if toolkit is None and mode == "cuda":
+        sys.exit(f"error: DETKD_BUILD=cuda, but {reason}.")
+    print(f"detkd: building detkd._C for the CPU {f'and CUDA, {toolkit}' if toolkit else f'alone: {reason}'}")
+    setup(ext_modules=[extension(toolkit)], cmdclass={"build_ext": build_command(mode)})
+
+
+def find_toolkit(wanted: str | None) -> tuple[Path | None, str]:
+    """Return the folder of the CUDA toolkit that fits torch, or None and why there is none."""
+    if wanted is None:
+        return None, "torch was built without CUDA"
+    home = os.environ.get("CUDA_HOME")
+    nvcc = str(Path(home) / "bin" / "nvcc") if home else shutil.which("nvcc")
+    if nvcc is None or not Path(nvcc).exists():
+        return None, f"nvcc of CUDA {wanted} was not found on PATH or in CUDA_HOME"
+    # The nvcc on PATH may be a link or a script that wraps the real one; only nvcc itself knows where its toolkit is.
+    said = subprocess.run([nvcc, "-dryrun", "-x", "cu", os.devnull], capture_output=True, text=True, check=False)
+    top = re.search(r"^#\$ TOP=(.+)$", said.stderr, re.MULTILINE)
+    release = re.search(
+        r"release (\d+)\.", subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=False).stdout
+    )
+    if top is None or release is None:
+        return None, f"{nvcc} does not answer as nvcc does"
+    if release[1] != wanted.split(".")[0]:
+        return None, f"{nvcc} is of CUDA {release[1]} and torch of CUDA {wanted}"
+    return Path(top[1].strip()).resolve(), ""
+
+
+def extension(toolkit: Path | None) -> Any:
+    """Describe detkd._C; with a toolkit, its CUDA kernels too."""
+    if toolkit is not None:
+        # Read by torch when it is imported (CUDA_HOME) and when it builds: without a GPU it can't guess architectures.
+        os.environ["CUDA_HOME"] = str(toolkit)
+        os.environ.setdefault("TORCH_CUDA_ARCH_LIST", ARCHITECTURES)
+    from torch.utils.cpp_extension import CppExtension, CUDAExtension
+
+    folders = ["csrc", "csrc/ops", "csrc/cpu"]
+    if toolkit is None:
+        return CppExtension("detkd._C", sources(folders, "*.cpp"), extra_compile_args=FLAGS)
+    architectures = os.environ["TORCH_CUDA_ARCH_LIST"].replace(" ", ";")
+    return CUDAExtension(
+        "detkd._C",
+        sources([*folders, "csrc/cuda"], "*.cpp") + sources(["csrc/cuda"], "*.cu"),
+        define_macros=[("DETKD_CUDA_ARCHITECTURES", f'"{architectures}"')],
+        include_dirs=wheel_headers(),
+        extra_compile_args={"cxx": FLAGS, "nvcc": FLAGS},
+    )
+
+
+def sources(folders: list[str], pattern: str) -> list[str]:
+    return [str(path.relative_to(ROOT)) for folder in folders for path in sorted((ROOT / folder).glob(pattern))]
+
+
+def wheel_headers() -> list[str]:
+    """Headers of the CUDA libraries that torch's own wheels brought: a bare nvcc lacks some that torch's headers include."""
+    import torch
+
+    site = Path(torch.__file__).resolve().parent.parent
+    return [str(path) for path in sorted(site.glob("nvidia/cu*/include"))]
+
+
+def build_command(mode: str) -> Any:
+    from torch.utils.cpp_extension import BuildExtension
 
     class Build(BuildExtension):  # type: ignore[misc]
         """Lets an installation succeed where the compiler fails, unless the extension was asked for."""
@@ -38,16 +110,12 @@ def build_arguments() -> dict[str, Any]:
             try:
                 super().run()
             except Exception as error:
-                if mode == "cpu":
+                if mode != "auto":
                     raise
                 print(f"detkd: no extension, compilation failed: {error}", file=sys.stderr)
                 self.extensions = []
 
-    root = Path(__file__).parent
-    sources = sorted(str(path.relative_to(root)) for path in root.glob("csrc/**/*.cpp"))
-    extension = CppExtension("detkd._C", sources, extra_compile_args=["-O3", "-std=c++20"])
-    print(f"detkd: building detkd._C for the CPU from {len(sources)} files")
-    return {"ext_modules": [extension], "cmdclass": {"build_ext": Build}}
+    return Build
 
 
-setup(**build_arguments())
+main()

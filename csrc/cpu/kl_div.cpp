@@ -3,7 +3,6 @@
 // The input is seen as [outer, classes, inner]. Positions that are neighbours along inner are worked on together, so that
 // strided class dimensions ([B, C, A] of a detection head) are read line by line instead of with a jump for each class.
 #include <ATen/Dispatch.h>
-#include <ATen/Functions.h>
 #include <ATen/Parallel.h>
 #include <torch/library.h>
 
@@ -11,7 +10,8 @@
 #include <cmath>
 #include <limits>
 #include <tuple>
-#include <vector>
+
+#include "../ops/kl_div.h"
 
 namespace {
 
@@ -71,29 +71,16 @@ void kl_div_tile(const scalar_t* student, const scalar_t* teacher, Shape shape, 
 
 std::tuple<at::Tensor, at::Tensor> kl_div_rows(const at::Tensor& student, const at::Tensor& teacher, int64_t dim,
                                                double temperature, bool with_gradient) {
-  TORCH_CHECK(student.sizes() == teacher.sizes(), "kl_div_rows: expected teacher of shape ", student.sizes(),
-              ", but got ", teacher.sizes());
-  TORCH_CHECK(student.scalar_type() == teacher.scalar_type(), "kl_div_rows: expected one dtype, but got ",
-              student.scalar_type(), " and ", teacher.scalar_type());
-  TORCH_CHECK(dim >= 0 && dim < student.dim(), "kl_div_rows: dim ", dim, " out of range");
-  const at::Tensor s = student.contiguous(), t = teacher.contiguous();
-  Shape shape{1, s.size(dim), 1};
-  std::vector<int64_t> positions;
-  for (int64_t d = 0; d < s.dim(); ++d) {
-    if (d == dim) continue;
-    positions.push_back(s.size(d));
-    (d < dim ? shape.outer : shape.inner) *= s.size(d);
-  }
-  at::Tensor loss = at::zeros(positions, s.options().dtype(at::kFloat));
-  at::Tensor gradient = with_gradient ? at::empty_like(s) : at::empty({0}, s.options());
-  if (s.numel() == 0) return {loss, gradient};
+  const auto call = detkd::prepare_kl_div(student, teacher, dim, with_gradient);
+  const Shape shape{call.outer, call.classes, call.inner};
+  if (call.student.numel() == 0) return {call.loss, call.gradient};
 
   const int64_t tiles = (shape.inner + kTile - 1) / kTile;
-  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, s.scalar_type(), "kl_div_rows", [&] {
-    const scalar_t* ps = s.const_data_ptr<scalar_t>();
-    const scalar_t* pt = t.const_data_ptr<scalar_t>();
-    float* pl = loss.mutable_data_ptr<float>();
-    scalar_t* pg = with_gradient ? gradient.mutable_data_ptr<scalar_t>() : nullptr;
+  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, call.student.scalar_type(), "kl_div_rows", [&] {
+    const scalar_t* ps = call.student.const_data_ptr<scalar_t>();
+    const scalar_t* pt = call.teacher.const_data_ptr<scalar_t>();
+    float* pl = call.loss.mutable_data_ptr<float>();
+    scalar_t* pg = with_gradient ? call.gradient.mutable_data_ptr<scalar_t>() : nullptr;
     const int64_t grain = std::max<int64_t>(1, 16384 / (shape.classes * std::min(shape.inner, kTile)));
     at::parallel_for(0, shape.outer * tiles, grain, [&](int64_t begin, int64_t end) {
       for (int64_t item = begin; item < end; ++item) {
@@ -105,7 +92,7 @@ std::tuple<at::Tensor, at::Tensor> kl_div_rows(const at::Tensor& student, const 
       }
     });
   });
-  return {loss, gradient};
+  return {call.loss, call.gradient};
 }
 
 }  // namespace

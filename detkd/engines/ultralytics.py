@@ -243,7 +243,7 @@ def _trainer_class() -> Any:
             self.student = student
             self.distiller = distiller
             self.progress = progress
-            self.steps = 0
+            self.steps = self.shown = 0
             self.weight_log = _WeightLog()
             super().__init__(overrides=overrides)
             self.add_callback("on_train_batch_end", StudentTrainer.show_step)
@@ -298,8 +298,10 @@ def _trainer_class() -> Any:
             self.progress.step(self.start_epoch + self.steps / len(self.train_loader))
 
         def show_epoch(self) -> None:
-            """Show what validation found; ultralytics calls this once more after the last epoch, for the best one."""
-            self.progress.epoch(self.epoch + 1, {"val AP": float(self.metrics.get("metrics/mAP50-95(B)", math.nan))})
+            """Show what validation found; ultralytics calls this once more at the end, for the best checkpoint."""
+            if self.epoch < self.epochs and self.epoch + 1 > self.shown:
+                self.shown = self.epoch + 1
+                self.progress.epoch(self.epoch + 1, {"val AP": float(self.metrics.get("metrics/mAP50-95(B)", math.nan))})
 
     return StudentTrainer
 

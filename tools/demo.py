@@ -1,0 +1,81 @@
+"""What `make demo` runs: draw a data set, train a teacher, then a student without and with its help, and compare.
+
+    python tools/demo.py
+
+What an earlier call has finished is reused, and a training that was cut short is resumed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from detkd.cli import run
+from detkd.config import load_config
+
+if TYPE_CHECKING:
+    from detkd.config import DetectionConfig
+    from detkd.data.detection import DetectionDataset
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "demo"
+COUNTS = {"train": 500, "val": 100, "test": 200}
+PICTURES = 4
+
+
+def main() -> None:
+    """Run the four steps and print the comparison."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    runs = {
+        "teacher": load_config(CONFIGS / "teacher.yaml"),
+        "student alone": load_config(CONFIGS / "student.yaml", ["distill=null", "name=demo-student-alone"]),
+        "student distilled": load_config(CONFIGS / "student.yaml"),
+    }
+
+    from detkd.data.detection import DetectionDataset
+    from detkd.data.synthetic import write_synthetic
+    from detkd.report.console import print_table, results_table
+
+    config = runs["teacher"]
+    write_synthetic(config.data.parent, COUNTS, size=config.train.imgsz)
+    folders = {title: _finish(run) for title, run in runs.items()}
+    rows = [
+        (title, json.loads((folder / "results.json").read_text(encoding="utf-8"))["student"])
+        for title, folder in folders.items()
+    ]
+    picture = config.output / "demo.png"
+    _draw(DetectionDataset.load(config.data), folders, config.train.imgsz, picture)
+    print_table(results_table(rows, "test"))
+    print(f"side by side: {picture}")
+    for title, folder in folders.items():
+        print(f"{title}: {folder}/ (student.pt, results.json, training.png, detections.png)")
+
+
+def _finish(config: DetectionConfig) -> Path:
+    from detkd.engines.detection import run_detection
+    from detkd.engines.ultralytics import LAST_CHECKPOINT
+
+    folder = config.output / config.name
+    if (folder / "results.json").exists():
+        print(f"{folder}: finished before, reused (delete it to train anew)")
+        return folder
+    return run_detection(config, resume=(folder / LAST_CHECKPOINT).exists())
+
+
+def _draw(dataset: DetectionDataset, folders: dict[str, Path], imgsz: int, path: Path) -> None:
+    """Ground truth and the three models' detections on the first pictures of the test split."""
+    from detkd.adapters.ultralytics import load_yolo
+    from detkd.evaluation.ultralytics import predict_coco
+    from detkd.report.pictures import detection_panels
+
+    truth = dataset.coco("test")
+    images = dataset.images("test")[:PICTURES]
+    columns = {"ground truth": truth["annotations"]}
+    for title, folder in folders.items():
+        columns[title] = predict_coco(load_yolo(folder / "student.pt"), images, truth, imgsz=imgsz)
+    detection_panels(images, columns, truth, path)
+
+
+if __name__ == "__main__":
+    run(main)
