@@ -93,7 +93,7 @@ def sources(folders: list[str], pattern: str) -> list[str]:
 
 
 def wheel_headers() -> list[str]:
-    """Headers of the CUDA libraries that torch's own wheels brought: a bare nvcc lacks some that torch's headers include."""
+    """Headers of the CUDA libraries that torch's own wheels brought: a bare nvcc lacks some that they include."""
     import torch
 
     site = Path(torch.__file__).resolve().parent.parent

@@ -58,7 +58,10 @@ class DistillConfig(_Strict):
         unknown = sorted(set(terms) - set(LOSSES))
         if unknown:
             raise ValueError(f"expected loss names out of {sorted(LOSSES)}, but got {unknown}")
-        return {name: given for name, given in terms.items() if given is not None}
+        kept = {name: given for name, given in terms.items() if given is not None}
+        if not kept:
+            raise ValueError("expected at least one loss that is not null; for none at all, give distill=null")
+        return kept
 
 
 class TrainConfig(_Strict):

@@ -14,7 +14,7 @@ def recipe(repository: Path) -> Path:
 
 
 def test_overrides_are_yaml_and_the_resolved_file_reads_back(recipe: Path, tmp_path: Path) -> None:
-    config = load_config(recipe, ["data=d.yaml", "distill.teacher.weights=t.pt", "train.seed=3"])
+    config = load_config(recipe, ["data=d.yaml", "distill.teacher.weights=t.pt", "train.seed=3", "distill.terms.ld={}"])
     assert config.train.seed == 3
     terms = {term.name: term for term in config.terms()}
     assert terms["bckd"].weight == 1.0
@@ -22,6 +22,20 @@ def test_overrides_are_yaml_and_the_resolved_file_reads_back(recipe: Path, tmp_p
     (tmp_path / "again.yaml").write_text(dump_config(config))
     assert load_config(tmp_path / "again.yaml") == config
     assert load_config(recipe, ["data=d.yaml", "distill=null"]).terms() == []
+
+
+def test_a_term_is_left_out_by_null_but_one_must_stay(recipe: Path) -> None:
+    config = load_config(recipe, ["data=d.yaml", "distill.terms.pkd={}", "distill.terms.bckd=null"])
+    assert [term.name for term in config.terms()] == ["pkd"]
+    with pytest.raises(ConfigError, match="distill.terms: expected at least one loss"):
+        load_config(recipe, ["data=d.yaml", "distill.terms.bckd=null"])
+
+
+def test_every_shipped_configuration_is_valid(repository: Path) -> None:
+    files = sorted((repository / "configs").rglob("*.yaml"))
+    assert len(files) >= 4
+    for file in files:
+        load_config(file, ["data=d.yaml"])
 
 
 def test_all_faults_are_reported_at_once(recipe: Path) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from detkd.data.detection import DetectionDataset
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "demo"
-COUNTS = {"train": 500, "val": 100, "test": 200}
+COUNTS = {"train": 400, "val": 100, "test": 200}
 PICTURES = 4
 
 

@@ -13,7 +13,7 @@ import yaml
 from PIL import Image, ImageDraw
 from torch import nn
 
-from detkd.adapters.ultralytics import load_yolo
+from detkd.adapters.ultralytics import load_yolo, read_state_dict
 from detkd.config import DetectionConfig, parse_config
 from detkd.engines import ultralytics as engine
 from detkd.engines.detection import run_detection
@@ -145,6 +145,8 @@ def test_a_run_leaves_its_folder_and_faults_leave_none(data: Path, teacher: Path
     assert {"config.yaml", "results.json", "student.pt", "training.png", "detections.png"} <= {
         path.name for path in folder.iterdir()
     }
+    # After a training ultralytics has told torch that its classes are safe: a checkpoint must not pass for a state dict.
+    assert read_state_dict(folder / "student.pt") is None
     with pytest.raises(ConfigError, match="finished one"):
         run_detection(config)
     faults = {

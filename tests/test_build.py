@@ -1,0 +1,61 @@
+"""How the extension is built: what setup.py decides, and that nvcc's kernels are in it where nvcc is."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from detkd.ops import build_info
+
+
+def setup_py(repository: Path, mode: str, path: str | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {key: value for key, value in os.environ.items() if key != "CUDA_HOME"} | {"DETKD_BUILD": mode}
+    if path is not None:
+        environment["PATH"] = path
+    command = [sys.executable, "setup.py", "--version"]
+    return subprocess.run(command, cwd=repository, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_an_unknown_mode_is_one_clear_line(repository: Path) -> None:
+    done = setup_py(repository, "gpu")
+    assert done.returncode != 0
+    assert done.stderr.strip().splitlines()[-1].startswith("error: expected DETKD_BUILD to be one of")
+
+
+def test_none_builds_nothing(repository: Path) -> None:
+    assert "no extension" in setup_py(repository, "none").stdout
+
+
+def test_without_nvcc_auto_leaves_cuda_out_and_cuda_insists(repository: Path, tmp_path: Path) -> None:
+    assert "for the CPU alone: " in setup_py(repository, "auto", str(tmp_path)).stdout
+    refused = setup_py(repository, "cuda", str(tmp_path))
+    assert refused.returncode != 0
+    assert refused.stderr.strip().splitlines()[-1].startswith("error: DETKD_BUILD=cuda, but ")
+
+
+@pytest.mark.parametrize(
+    ("release", "top", "reason"),
+    [("release 12.4", "#$ TOP=/x", "is of CUDA 12"), ("nonsense", "", "does not answer as nvcc does")],
+)
+def test_an_nvcc_that_does_not_fit_is_named(repository: Path, tmp_path: Path, release: str, top: str, reason: str) -> None:
+    if torch.version.cuda is None:
+        reason = "torch was built without CUDA"
+    nvcc = tmp_path / "nvcc"
+    nvcc.write_text(f"#!/bin/sh\necho '{release}'\necho '{top}' >&2\n")
+    nvcc.chmod(0o755)
+    assert reason in setup_py(repository, "auto", f"{tmp_path}{os.pathsep}/usr/bin:/bin").stdout
+
+
+def test_the_built_extension_says_what_it_holds() -> None:
+    info = build_info()
+    assert info["torch"].split("+")[0] == torch.__version__.split("+")[0]
+    if torch.version.cuda is not None and shutil.which("nvcc"):
+        assert "8.0" in info["cuda"]
+        assert torch._C._dispatch_has_kernel_for_dispatch_key("detkd::kl_div_rows", "CUDA")
+    assert torch._C._dispatch_has_kernel_for_dispatch_key("detkd::kl_div_rows", "CPU")
