@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from detkd.data.detection import DetectionDataset
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "demo"
-COUNTS = {"train": 400, "val": 100, "test": 200}
+COUNTS = {"train": 400, "val": 60, "test": 150}
 PICTURES = 4
 
 
