@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from detkd.cli import run
 from detkd.config import load_config
@@ -33,19 +34,24 @@ def main() -> None:
         "student distilled": load_config(CONFIGS / "student.yaml"),
     }
 
+    from detkd.adapters.ultralytics import load_yolo
     from detkd.data.detection import DetectionDataset
     from detkd.data.synthetic import write_synthetic
+    from detkd.evaluation.cost import measure_cost
     from detkd.report.console import print_table, results_table
 
     config = runs["teacher"]
     write_synthetic(config.data.parent, COUNTS, size=config.train.imgsz)
     folders = {title: _finish(run) for title, run in runs.items()}
-    rows = [
-        (title, json.loads((folder / "results.json").read_text(encoding="utf-8"))["student"])
-        for title, folder in folders.items()
-    ]
+    models = {title: load_yolo(folder / "student.pt") for title, folder in folders.items()}
+    # Measured anew side by side: times of separate runs do not compare.
+    costs = measure_cost({title: model.model.float() for title, model in models.items()}, config.train.imgsz)
+    rows = []
+    for title, folder in folders.items():
+        results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        rows.append((title, {**results["student"], **asdict(costs[title])}))
     picture = config.output / "demo.png"
-    _draw(DetectionDataset.load(config.data), folders, config.train.imgsz, picture)
+    _draw(DetectionDataset.load(config.data), models, config.train.imgsz, picture)
     print_table(results_table(rows, "test"))
     print(f"side by side: {picture}")
     for title, folder in folders.items():
@@ -63,17 +69,16 @@ def _finish(config: DetectionConfig) -> Path:
     return run_detection(config, resume=(folder / LAST_CHECKPOINT).exists())
 
 
-def _draw(dataset: DetectionDataset, folders: dict[str, Path], imgsz: int, path: Path) -> None:
+def _draw(dataset: DetectionDataset, models: dict[str, Any], imgsz: int, path: Path) -> None:
     """Ground truth and the three models' detections on the first pictures of the test split."""
-    from detkd.adapters.ultralytics import load_yolo
     from detkd.evaluation.ultralytics import predict_coco
     from detkd.report.pictures import detection_panels
 
     truth = dataset.coco("test")
     images = dataset.images("test")[:PICTURES]
     columns = {"ground truth": truth["annotations"]}
-    for title, folder in folders.items():
-        columns[title] = predict_coco(load_yolo(folder / "student.pt"), images, truth, imgsz=imgsz)
+    for title, model in models.items():
+        columns[title] = predict_coco(model, images, truth, imgsz=imgsz)
     detection_panels(images, columns, truth, path)
 
 
