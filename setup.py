@@ -93,7 +93,7 @@ def sources(folders: list[str], pattern: str) -> list[str]:
 
 
 def wheel_headers() -> list[str]:
-    """Headers of the CUDA libraries that torch's own wheels brought: a bare nvcc lacks some that they include."""
+    """Headers that torch's own wheels brought: its headers include some that a bare nvcc lacks."""
     import torch
 
     site = Path(torch.__file__).resolve().parent.parent

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "demo"
 COUNTS = {"train": 400, "val": 60, "test": 150}
-PICTURES = 4
 
 
 def main() -> None:
@@ -71,6 +70,7 @@ def _finish(config: DetectionConfig) -> Path:
 
 def _draw(dataset: DetectionDataset, models: dict[str, Any], imgsz: int, path: Path) -> None:
     """Ground truth and the three models' detections on the first pictures of the test split."""
+    from detkd.engines.detection import PICTURES
     from detkd.evaluation.ultralytics import predict_coco
     from detkd.report.pictures import detection_panels
 

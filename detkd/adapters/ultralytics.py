@@ -176,7 +176,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor] | None:
         return None  # classes beyond tensors: a whole checkpoint, or nothing that may be loaded; load_yolo decides
     except (RuntimeError, EOFError, OSError) as error:
         raise WeightsError(f"Expected a readable weights file, but {path} is broken: {error}") from error
-    if isinstance(content, dict) and isinstance(content.get("model", content.get("ema")), nn.Module):
+    if isinstance(content, dict) and any(isinstance(v, nn.Module) for v in content.values()):
         return None  # ultralytics declares its classes safe once it is at work, so torch reads its checkpoints, too
     if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
         raise WeightsError(f"Expected {path} to hold a plain state dict (names to tensors), but it does not.")

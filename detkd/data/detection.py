@@ -43,7 +43,7 @@ class DetectionDataset:
         Raises:
             DataError: If the file is missing, malformed, or a split leaves the data set's folder.
         """
-        tree = _read_mapping(path)
+        tree = read_mapping(path)
         given = Path(str(tree.get("path", ".")))
         root = (given if given.is_absolute() else path.parent / given).resolve()
         names = tree.get("names")
@@ -220,7 +220,12 @@ def _annotation(row: tuple[int, list[float]], index: int, image: int, width: int
     }
 
 
-def _read_mapping(path: Path) -> dict[str, Any]:
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Read a data.yaml.
+
+    Raises:
+        DataError: If the file is missing, unreadable, or holds no mapping.
+    """
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

@@ -15,6 +15,7 @@ import yaml
 from PIL import Image, ImageDraw, ImageFilter
 from pycocotools import mask as coco_mask
 
+from detkd.data.detection import read_mapping
 from detkd.errors import DataError
 from detkd.files import replacing, write_json, write_text
 
@@ -46,6 +47,8 @@ DISTRACTORS: tuple[tuple[Shape, Texture], ...] = (
     ("triangle", "stripes"),
     ("triangle", "dots"),
 )
+
+KINDS = tuple(CLASSES.values())  # by class index
 
 VERSION = 1  # of the pictures: raised whenever the same seed draws others
 SMALLEST = 8  # pixels across
@@ -110,7 +113,7 @@ def write_synthetic(folder: Path, counts: Mapping[str, int], *, size: int = 192,
     recipe = {"version": VERSION, "seed": seed, "size": size, "counts": {split: int(counts[split]) for split in counts}}
     path = folder / "data.yaml"
     if folder.exists() and any(folder.iterdir()):
-        if _recipe_of(path) == recipe:
+        if path.is_file() and read_mapping(path).get("synthetic") == recipe:
             return path
         raise DataError(f"Expected {folder} to be empty or to hold this very data set, but it holds something else.")
     for split, count in counts.items():
@@ -136,9 +139,7 @@ def draw_scene(random: np.random.Generator, size: int) -> Scene:
     outlines: list[FloatArray] = []
     for _ in range(int(random.integers(5, 13))):
         label = None if random.random() < 0.3 else int(random.integers(len(CLASSES)))
-        shape, texture = (
-            DISTRACTORS[int(random.integers(len(DISTRACTORS)))] if label is None else list(CLASSES.values())[label]
-        )
+        shape, texture = DISTRACTORS[int(random.integers(len(DISTRACTORS)))] if label is None else KINDS[label]
         for _ in range(ATTEMPTS):
             place = _place(random, size)
             coverage = _coverage(shape, place, size)
@@ -156,9 +157,7 @@ def draw_scene(random: np.random.Generator, size: int) -> Scene:
     for index, label in enumerate(labels):
         mask = owner == index
         if label is not None:
-            whole = (
-                int(mask.sum()) == areas[index] and not _touches_border(mask) and list(CLASSES.values())[label][0] != "ring"
-            )
+            whole = int(mask.sum()) == areas[index] and not _touches_border(mask) and KINDS[label][0] != "ring"
             instances.append(Instance(label, mask, outlines[index] if whole else None))
     return Scene(_expose(random, canvas), instances)
 
@@ -334,10 +333,3 @@ def _label_row(annotation: Mapping[str, Any], size: int) -> str:
     x, y, width, height = annotation["bbox"]
     values = ((x + width / 2) / size, (y + height / 2) / size, width / size, height / size)
     return " ".join([str(annotation["category_id"] - 1), *(f"{value:.6f}" for value in values)])
-
-
-def _recipe_of(path: Path) -> Any:
-    if not path.is_file():
-        return None
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return content.get("synthetic") if isinstance(content, dict) else None

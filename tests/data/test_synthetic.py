@@ -101,6 +101,9 @@ def test_an_existing_set_is_kept_and_anything_else_refused(folder: Path, tmp_pat
     (tmp_path / "note.txt").write_text("mine")
     with pytest.raises(DataError, match="something else"):
         write_synthetic(tmp_path, COUNTS)
+    (tmp_path / "data.yaml").write_text("a: [")
+    with pytest.raises(DataError, match="readable YAML"):
+        write_synthetic(tmp_path, COUNTS)
 
 
 @pytest.mark.parametrize(

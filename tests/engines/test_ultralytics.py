@@ -147,6 +147,8 @@ def test_a_run_leaves_its_folder_and_faults_leave_none(data: Path, teacher: Path
     }
     # After a training ultralytics has told torch that its classes are safe: a checkpoint must not pass for a state dict.
     assert read_state_dict(folder / "student.pt") is None
+    torch.save({"model": None, "ema": load_yolo(folder / "student.pt").model}, tmp_path / "last.pt")  # as of a cut run
+    assert read_state_dict(tmp_path / "last.pt") is None
     with pytest.raises(ConfigError, match="finished one"):
         run_detection(config)
     faults = {
