@@ -21,6 +21,9 @@ MODES = ("auto", "cpu", "cuda", "none")
 ARCHITECTURES = "8.0;8.6;8.9;9.0;10.0;12.0+PTX"
 ROOT = Path(__file__).resolve().parent
 FLAGS = ["-O3", "-std=c++20"]
+# For at::parallel_for. Not passed to the linker: torch brings its own OpenMP library, and a second would have threads of
+# its own.
+THREADS = ["-fopenmp"] if sys.platform == "linux" else []
 
 
 def main() -> None:
@@ -77,14 +80,14 @@ def extension(toolkit: Path | None) -> Any:
 
     folders = ["csrc", "csrc/ops", "csrc/cpu"]
     if toolkit is None:
-        return CppExtension("detkd._C", sources(folders, "*.cpp"), extra_compile_args=FLAGS)
+        return CppExtension("detkd._C", sources(folders, "*.cpp"), extra_compile_args=FLAGS + THREADS)
     architectures = os.environ["TORCH_CUDA_ARCH_LIST"].replace(" ", ";")
     return CUDAExtension(
         "detkd._C",
         sources([*folders, "csrc/cuda"], "*.cpp") + sources(["csrc/cuda"], "*.cu"),
         define_macros=[("DETKD_CUDA_ARCHITECTURES", f'"{architectures}"')],
         include_dirs=wheel_headers(),
-        extra_compile_args={"cxx": FLAGS, "nvcc": FLAGS},
+        extra_compile_args={"cxx": FLAGS + THREADS, "nvcc": FLAGS},
     )
 
 

@@ -7,6 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
+
+# The same examples on every run: a red test then means that the code has changed.
+settings.register_profile("detkd", derandomize=True)
+settings.load_profile("detkd")
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -57,5 +57,5 @@ def test_the_built_extension_says_what_it_holds() -> None:
     assert info["torch"].split("+")[0] == torch.__version__.split("+")[0]
     if torch.version.cuda is not None and shutil.which("nvcc"):
         assert "8.0" in info["cuda"]
-        assert torch._C._dispatch_has_kernel_for_dispatch_key("detkd::kl_div_rows", "CUDA")
-    assert torch._C._dispatch_has_kernel_for_dispatch_key("detkd::kl_div_rows", "CPU")
+        assert torch._C._dispatch_has_kernel_for_dispatch_key("detkd::kl_div", "CUDA")
+    assert torch._C._dispatch_has_kernel_for_dispatch_key("detkd::kl_div", "CPU")

@@ -25,7 +25,15 @@ PUBLIC = {
         "soft_kl",
         "valuable_region",
     },
-    "detkd.ops": {"binary_kl", "build_info", "kl_div", "load_error", "standardized_mse"},
+    "detkd.ops": {
+        "attention_mse",
+        "attention_transfer",
+        "binary_kl",
+        "build_info",
+        "kl_div",
+        "load_error",
+        "standardized_mse",
+    },
 }
 
 

@@ -1,106 +1,91 @@
-// CUDA kernels of detkd::kl_div_rows; no torch headers, so that they compile anywhere and fast.
+// CUDA kernel of detkd::kl_div; see ops/problem.h for what it computes and cpu/kernels/kl_div.h for how.
 //
-// The input is seen as contiguous [outer, classes, inner]. Where the classes are neighbours in memory (inner = 1) a warp
-// takes a row; else a thread takes a position, and neighbouring threads read neighbouring positions.
+// Where the classes of a position are neighbours in memory a warp takes a position; else a thread takes one, and
+// neighbouring threads read neighbouring positions.
 #pragma once
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
-#include <cstdint>
+#include "device.cuh"
 
 namespace detkd {
 
-constexpr int kWarp = 32;
-constexpr unsigned kAllLanes = 0xffffffffu;
-
-struct KlDivShape {
-  int64_t outer, classes, inner;
+struct Terms {
+  float e_t, d, y;
 };
 
-__device__ inline float to_float(float x) { return x; }
-__device__ inline float to_float(__half x) { return __half2float(x); }
-__device__ inline float to_float(__nv_bfloat16 x) { return __bfloat162float(x); }
-__device__ inline void store(float* at, float x) { *at = x; }
-__device__ inline void store(__half* at, float x) { *at = __float2half_rn(x); }
-__device__ inline void store(__nv_bfloat16* at, float x) { *at = __float2bfloat16_rn(x); }
-
-__device__ inline float lowest() { return -__int_as_float(0x7f800000); }
-__device__ inline float not_a_number() { return __int_as_float(0x7fc00000); }
-
-// Lanes that share a row: either all of a warp, or one thread alone.
-struct WarpGroup {
-  static constexpr int kLanes = kWarp;
-  __device__ static int lane() { return threadIdx.x % kWarp; }
-  __device__ static float sum(float x) {
-    for (int step = kWarp / 2; step > 0; step /= 2) x += __shfl_xor_sync(kAllLanes, x, step);
-    return x;
-  }
-  __device__ static float max(float x) {
-    for (int step = kWarp / 2; step > 0; step /= 2) x = fmaxf(x, __shfl_xor_sync(kAllLanes, x, step));
-    return x;
-  }
-};
-
-struct ThreadGroup {
-  static constexpr int kLanes = 1;
-  __device__ static int lane() { return 0; }
-  __device__ static float sum(float x) { return x; }
-  __device__ static float max(float x) { return x; }
-};
-
-// One position: `student[c * stride]` for all classes c, shared among the lanes of a group.
-template <typename Group, typename scalar_t>
-__device__ void kl_div_position(const scalar_t* student, const scalar_t* teacher, int64_t classes, int64_t stride,
-                                float temperature, float* loss, scalar_t* gradient) {
-  const float scale = 1.0f / temperature;
-  float top_s = lowest(), top_t = lowest(), nan = 0.0f;
-  for (int64_t c = Group::lane(); c < classes; c += Group::kLanes) {
-    const float s = to_float(student[c * stride]) * scale, t = to_float(teacher[c * stride]) * scale;
-    top_s = fmaxf(top_s, s);
-    top_t = fmaxf(top_t, t);
-    nan = (isnan(s) || isnan(t)) ? 1.0f : nan;
-  }
-  top_s = Group::max(top_s);
-  top_t = Group::max(top_t);
-  nan = Group::max(nan);
-  // A row of -inf alone has no distribution: it counts 0.
-  const bool empty = top_s == lowest() || top_t == lowest();
-  float sum_s = 0.0f, sum_t = 0.0f, dot = 0.0f;
-  if (!empty) {
-    for (int64_t c = Group::lane(); c < classes; c += Group::kLanes) {
-      const float s = to_float(student[c * stride]) * scale - top_s, t = to_float(teacher[c * stride]) * scale - top_t;
-      const float weight = expf(t);
-      sum_s += expf(s);
-      sum_t += weight;
-      if (weight > 0.0f) dot += weight * (t - s);  // p_t = 0 counts 0, also where the student is -inf
-    }
-  }
-  sum_s = Group::sum(sum_s);
-  sum_t = Group::sum(sum_t);
-  dot = Group::sum(dot);
-  if (Group::lane() == 0) {
-    const float value = empty ? 0.0f : temperature * temperature * (dot / sum_t - (logf(sum_t) - logf(sum_s)));
-    *loss = nan != 0.0f ? not_a_number() : value;
-  }
-  if (gradient == nullptr) return;
-  for (int64_t c = Group::lane(); c < classes; c += Group::kLanes) {
-    const float p_s = expf(to_float(student[c * stride]) * scale - top_s) / sum_s;
-    const float p_t = expf(to_float(teacher[c * stride]) * scale - top_t) / sum_t;
-    const float slope = empty ? 0.0f : temperature * (p_s - p_t);
-    store(gradient + c * stride, nan != 0.0f ? not_a_number() : slope);
-  }
+// Exponentials below their maxima: the teacher's, the student's less the teacher's, and log2 of their ratio.
+__device__ inline Terms kl_terms(float s, float t, float top_s, float top_t, float rate) {
+  Terms out;
+  out.y = ((s - t) - (top_s - top_t)) * rate;
+  const float high = exp2f(fmaxf(s - top_s, t - top_t) * rate);
+  // 1 - 2^-|y| without cancellation; y is NaN where both logits are -inf, and high is 0.
+  const float gap = high > 0.0f ? -high * expm1f(-fabsf(out.y) * 0.693147181f) : 0.0f;
+  out.d = copysignf(gap, out.y);
+  out.e_t = out.y > 0.0f ? high - gap : high;
+  return out;
 }
 
-// One group for each of outer × inner positions; the grid covers them all.
 template <typename Group, typename scalar_t>
-__global__ void kl_div_kernel(const scalar_t* student, const scalar_t* teacher, KlDivShape shape, float temperature,
-                              float* loss, scalar_t* gradient) {
+__device__ void kl_div_position(const KlDivProblem& p, const scalar_t* student, const scalar_t* teacher,
+                                scalar_t* gradient, float weight, float* loss) {
+  const auto each = [&](auto body) {
+    for (int64_t c = Group::lane(); c < p.classes; c += Group::kLanes) {
+      body(c, to_float(student[c * p.student_stride]), to_float(teacher[c * p.teacher_stride]));
+    }
+  };
+  float top_s = lowest(), top_t = lowest(), nan_s = 0.0f, nan_t = 0.0f;
+  each([&](int64_t, float s, float t) {
+    top_s = fmaxf(top_s, s);
+    top_t = fmaxf(top_t, t);
+    nan_s = isnan(s) ? 1.0f : nan_s;
+    nan_t = isnan(t) ? 1.0f : nan_t;
+  });
+  top_s = Group::max(top_s);
+  top_t = Group::max(top_t);
+  nan_s = Group::max(nan_s);
+  nan_t = Group::max(nan_t);
+  const bool counts =
+      weight != 0.0f && (top_s != lowest() || nan_s != 0.0f) && (top_t != lowest() || nan_t != 0.0f);
+  const bool nan = nan_s != 0.0f || nan_t != 0.0f || isinf(top_s) || isinf(top_t);
+  const float rate = 1.44269504f / p.temperature;
+  float e_t = 0.0f, d = 0.0f, y = 0.0f;
+  if (counts && !nan) {
+    each([&](int64_t, float s, float t) {
+      const Terms term = kl_terms(s, t, top_s, top_t, rate);
+      e_t += term.e_t;
+      d += term.d;
+      if (term.e_t > 0.0f) y = fmaf(term.e_t, term.y, y);  // p_t = 0 counts 0, also where the student is -inf
+    });
+  }
+  e_t = Group::sum(e_t);
+  d = Group::sum(d);
+  y = Group::sum(y);
+  const float rho = d / e_t;
+  if (Group::lane() == 0) {
+    const float value = fmaxf(log1pf(rho) - 0.693147181f * y / e_t, 0.0f) * p.temperature * p.temperature;
+    *loss = !counts ? 0.0f : nan ? not_a_number() : weight * value;
+  }
+  if (gradient == nullptr) return;
+  const float factor = weight * p.temperature * p.gradient_scale / (e_t + d);
+  each([&](int64_t c, float s, float t) {
+    const Terms term = kl_terms(s, t, top_s, top_t, rate);
+    const float slope = (term.d - rho * term.e_t) * factor;
+    put(gradient + c * p.gradient_stride, !counts ? 0.0f : nan ? not_a_number() : slope);
+  });
+}
+
+// One group for each position. Values go to `values`, one behind the other, or to p.loss where it is null.
+template <typename Group, typename scalar_t>
+__global__ void kl_div_kernel(const KlDivProblem p, float* values) {
   const int64_t position = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) / Group::kLanes;
-  if (position >= shape.outer * shape.inner) return;  // a whole group at once: no lane waits for one that has left
-  const int64_t at = position / shape.inner * shape.classes * shape.inner + position % shape.inner;
-  kl_div_position<Group>(student + at, teacher + at, shape.classes, shape.inner, temperature, loss + position,
-                         gradient == nullptr ? nullptr : gradient + at);
+  if (position >= p.outer.count * p.inner) return;  // a whole group at once: no lane waits for one that has left
+  const Offsets at = offsets(p.outer, position / p.inner);
+  const int64_t inner = position % p.inner;
+  const float weight = p.weight == nullptr ? 1.0f : p.weight[at.weight + inner * p.weight_inner];
+  scalar_t* gradient = static_cast<scalar_t*>(p.gradient);
+  kl_div_position<Group, scalar_t>(p, static_cast<const scalar_t*>(p.student) + at.student + inner,
+                                   static_cast<const scalar_t*>(p.teacher) + at.teacher + inner,
+                                   gradient == nullptr ? nullptr : gradient + at.gradient + inner, weight,
+                                   values == nullptr ? p.loss + at.loss + inner * p.loss_inner : values + position);
 }
 
 }  // namespace detkd

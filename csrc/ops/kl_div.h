@@ -1,18 +1,17 @@
-// What the kernels of detkd::kl_div_rows share: checks, the [outer, classes, inner] view, and room for the results.
+// What the CPU and the CUDA kernel of detkd::kl_div share: from tensors to a problem.
 #pragma once
 
-#include <ATen/core/Tensor.h>
+#include <string_view>
+#include <tuple>
 
-#include <cstdint>
+#include "tensors.h"
 
 namespace detkd {
 
-struct KlDivCall {
-  at::Tensor student, teacher;  // contiguous
-  at::Tensor loss, gradient;    // zeros, and empty room; the gradient has no element where none is wanted
-  int64_t outer = 1, classes = 1, inner = 1;
-};
+using RunKlDiv = void (*)(const KlDivProblem&, const at::Tensor& student);
 
-KlDivCall prepare_kl_div(const at::Tensor& student, const at::Tensor& teacher, int64_t dim, bool with_gradient);
+std::tuple<at::Tensor, at::Tensor> call_kl_div(const at::Tensor& student, const at::Tensor& teacher, int64_t dim,
+                                               double temperature, const std::optional<at::Tensor>& weight,
+                                               std::string_view reduction, bool with_gradient, RunKlDiv run);
 
 }  // namespace detkd

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, get_args
 
 import torch
@@ -10,6 +11,8 @@ from detkd.errors import ArgumentError
 from detkd.types import Reduction
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
 
@@ -25,11 +28,22 @@ def check_pair(student: Tensor, teacher: Tensor) -> None:
             f"Expected argument `teacher` to have the student's shape {tuple(student.shape)}, but got "
             f"{tuple(teacher.shape)}. Align channels, classes and sizes first."
         )
-    for name, tensor in (("student", student), ("teacher", teacher)):
-        if not tensor.is_floating_point():
-            raise ArgumentError(
-                f"Expected argument `{name}` to be floating point, but got {tensor.dtype}. Pass logits or features."
-            )
+    check_floating(student, "student")
+    check_floating(teacher, "teacher")
+
+
+def check_floating(tensor: Tensor, name: str) -> None:
+    """Refuse integers."""
+    if not tensor.is_floating_point():
+        raise ArgumentError(
+            f"Expected argument `{name}` to be floating point, but got {tensor.dtype}. Pass logits or features."
+        )
+
+
+def check_maps(maps: Tensor, name: str) -> None:
+    """Refuse what is no feature map."""
+    if maps.ndim != 4:
+        raise ArgumentError(f"Expected argument `{name}` to be [N, C, H, W], but got {tuple(maps.shape)}.")
 
 
 def check_temperature(temperature: float) -> None:
@@ -46,31 +60,46 @@ def check_reduction(reduction: str) -> None:
         )
 
 
+def promote(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Bring both to the wider of their types: under autocast a teacher is often float32 beside a 16-bit student."""
+    dtype = torch.promote_types(student.dtype, teacher.dtype)
+    return student.to(dtype), teacher.to(dtype)
+
+
+def expand_weight(weight: Tensor | None, positions: Sequence[int]) -> Tensor | None:
+    """Broadcast a weight over positions, in float32 or float64 and without a gradient of its own."""
+    if weight is None:
+        return None
+    try:
+        return accumulate(weight.detach()).expand(positions)
+    except RuntimeError as error:
+        raise ArgumentError(
+            f"Expected argument `weight` to broadcast over positions {tuple(positions)}, but got {tuple(weight.shape)}."
+        ) from error
+
+
+def divisor(positions: Sequence[int], reduction: str) -> float:
+    """What a reduction divides the sum over positions by."""
+    if reduction == "mean":
+        return max(math.prod(positions), 1)
+    if reduction == "batchmean":
+        return max(positions[0] if positions else 1, 1)
+    return 1
+
+
 def reduce(values: Tensor, weight: Tensor | None, reduction: Reduction) -> Tensor:
     """Weigh and reduce a tensor of losses.
 
     Args:
         values: One loss for each position.
-        weight: Broadcasts over `values`; a weight of 0 masks a position, even one whose loss is not finite.
+        weight: Of the same shape; a weight of 0 masks a position, even one whose loss is not finite.
         reduction: ``none``, ``sum``, ``mean`` (÷ positions, masked ones included) or ``batchmean`` (÷ size of dim 0).
 
     Returns:
         A scalar, or `values` weighted for ``none``; 0 for an empty input.
     """
     if weight is not None:
-        try:
-            weight = weight.to(values.dtype).expand_as(values)
-        except RuntimeError as error:
-            raise ArgumentError(
-                f"Expected argument `weight` to broadcast over positions {tuple(values.shape)}, but got "
-                f"{tuple(weight.shape)}."
-            ) from error
-        values = torch.where(weight == 0, values.new_zeros(()), values * weight)
+        values = torch.where(weight == 0, values.new_zeros(()), values * weight.to(values.dtype))
     if reduction == "none":
         return values
-    total = values.sum()
-    if reduction == "mean":
-        return total / max(values.numel(), 1)
-    if reduction == "batchmean":
-        return total / max(values.shape[0] if values.ndim else 1, 1)
-    return total
+    return values.sum() / divisor(values.shape, reduction)

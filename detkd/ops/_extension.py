@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 HOW_TO_BUILD = "Build it with a C++17 compiler: pip install --no-build-isolation 'detkd[dev]', or `make build` in a clone."
 FUSED_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
+# Types of devices that the build has a kernel for, of each op; filled in where ops are defined.
+_devices: dict[str, frozenset[str]] = {}
+
 _C: Any = None
 _load_error: ImportError | None = None
 try:
@@ -44,6 +47,18 @@ def build_info() -> dict[str, Any]:
     return info
 
 
+def cpu_capabilities() -> list[str]:
+    """Return the instruction sets that the CPU kernels can use on this processor, widest first; empty if not built."""
+    capabilities: list[str] = [] if _C is None else _C.cpu_capabilities()
+    return capabilities
+
+
+def note_kernels(op: str) -> None:
+    """Look up the kernels of an op that has just been defined."""
+    has = torch._C._dispatch_has_kernel_for_dispatch_key
+    _devices[op] = frozenset(key.lower() for key in ("CPU", "CUDA") if has(f"detkd::{op}", key))
+
+
 def use_fused(op: str, backend: Backend, student: Tensor, teacher: Tensor) -> bool:
     """Say whether `op` shall run its compiled kernel on these tensors.
 
@@ -55,7 +70,7 @@ def use_fused(op: str, backend: Backend, student: Tensor, teacher: Tensor) -> bo
         return False
     if backend not in {"auto", "fused"}:
         raise ArgumentError(f"Expected argument `backend` to be 'auto', 'fused' or 'reference', but got {backend!r}.")
-    reason = _obstacle(student, teacher)
+    reason = _obstacle(op, student, teacher)
     if reason is None:
         return True
     if backend == "fused":
@@ -65,14 +80,14 @@ def use_fused(op: str, backend: Backend, student: Tensor, teacher: Tensor) -> bo
     return False
 
 
-def _obstacle(student: Tensor, teacher: Tensor) -> str | None:
+def _obstacle(op: str, student: Tensor, teacher: Tensor) -> str | None:
     if _C is None:
         return _missing()
     if student.dtype not in FUSED_DTYPES or teacher.dtype != student.dtype:
         return f"it takes one of {FUSED_DTYPES} for both, and got {student.dtype} and {teacher.dtype}."
     device = student.device.type
-    if device != "cpu" and not (device == "cuda" and _C.build_info()["cuda"]):
-        return f"this build has no kernels for {device}."
+    if device not in _devices[op]:
+        return f"this build has no kernel of it for {device}."
     return None
 
 

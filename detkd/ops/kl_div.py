@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
-from detkd.errors import ArgumentError, BackendError
+from detkd.errors import ArgumentError
 from detkd.ops import _extension
-from detkd.ops._common import accumulate, check_pair, check_reduction, check_temperature, reduce
+from detkd.ops._common import (
+    accumulate,
+    check_pair,
+    check_reduction,
+    check_temperature,
+    expand_weight,
+    promote,
+    reduce,
+)
+from detkd.ops._fused import define
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,21 +61,31 @@ def kl_div(
     check_temperature(temperature)
     check_reduction(reduction)
     dim = _check_dim(dim, student.ndim)
+    weight = expand_weight(weight, _positions(student, dim))
+    student, teacher = promote(student, teacher.detach())
     if _extension.use_fused("kl_div", backend, student, teacher):
         wanted = student.requires_grad and torch.is_grad_enabled()
-        rows = torch.ops.detkd.kl_div_rows(student, teacher.detach(), dim, temperature, wanted)[0]
-    else:
-        rows = kl_div_reference(student, teacher.detach(), dim, temperature)
-    return reduce(rows, weight, reduction)
+        loss: Tensor = torch.ops.detkd.kl_div(student, teacher, dim, temperature, weight, reduction, wanted)[0]
+        return loss
+    return kl_div_reference(student, teacher, dim, temperature, weight, reduction)
 
 
-def kl_div_reference(student: Tensor, teacher: Tensor, dim: int, temperature: float) -> Tensor:
-    """Divergence at each position in plain PyTorch; the shape is the input's without `dim`."""
+def kl_div_reference(
+    student: Tensor, teacher: Tensor, dim: int, temperature: float, weight: Tensor | None, reduction: Reduction
+) -> Tensor:
+    """The same in plain PyTorch, for a `dim` that is not negative and a weight of the positions' shape."""
+    return reduce(_rows(student, teacher, dim, temperature, weight), weight, reduction)
+
+
+def _rows(student: Tensor, teacher: Tensor, dim: int, temperature: float, weight: Tensor | None) -> Tensor:
     s, t = accumulate(student) / temperature, accumulate(teacher) / temperature
     if not s.shape[dim]:
         return s.sum(dim)
-    # A row of −inf alone has no distribution; the zeros put in its place give it divergence and gradient 0 below.
+    # A row of −inf alone has no distribution; the zeros put in its place, and in that of masked rows, whatever they hold,
+    # give divergence and gradient 0 below.
     void = (s == -torch.inf).all(dim, keepdim=True) | (t == -torch.inf).all(dim, keepdim=True)
+    if weight is not None:
+        void = void | (weight == 0).unsqueeze(dim)
     log_s = s.masked_fill(void, 0.0).log_softmax(dim)
     log_t = t.masked_fill(void, 0.0).log_softmax(dim)
     p_t = log_t.exp()
@@ -81,26 +100,13 @@ def _check_dim(dim: int, ndim: int) -> int:
     return dim % ndim
 
 
-def _fake(student: Tensor, teacher: Tensor, dim: int, temperature: float, with_gradient: bool) -> tuple[Tensor, Tensor]:
-    positions = [size for axis, size in enumerate(student.shape) if axis != dim]
-    gradient = torch.empty_like(student, memory_format=torch.contiguous_format)
-    return student.new_empty(positions, dtype=torch.float32), gradient if with_gradient else student.new_empty(0)
+def _positions(student: Tensor, dim: int) -> tuple[int, ...]:
+    return (*student.shape[:dim], *student.shape[dim + 1 :])
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    ctx.dim = inputs[2]
-    ctx.mark_non_differentiable(output[1])
-    ctx.save_for_backward(output[1])
-
-
-def _backward(ctx: Any, grad_rows: Tensor, _: Tensor) -> tuple[Tensor, None, None, None, None]:
-    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-        # The gradient came ready from the forward pass and carries no graph: a second derivative would be silently wrong.
-        raise BackendError("kl_div: the fused kernel has no second derivative. Use backend='reference' for one.")
-    (gradient,) = ctx.saved_tensors
-    return (gradient * grad_rows.unsqueeze(ctx.dim)).to(gradient.dtype), None, None, None, None
-
-
-if _extension.load_error() is None:
-    torch.library.register_fake("detkd::kl_div_rows", _fake)
-    torch.library.register_autograd("detkd::kl_div_rows", _backward, setup_context=_save)
+define(
+    "kl_div",
+    "int dim, float temperature, Tensor? weight, str reduction",
+    reference=kl_div_reference,
+    loss_shape=lambda s, _t, dim, *others: _positions(s, dim) if others[-1] == "none" else (),
+)

@@ -6,41 +6,51 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from detkd.errors import ArgumentError
-from detkd.ops._common import accumulate, check_pair, check_reduction, reduce
+from detkd.ops import _extension
+from detkd.ops._common import accumulate, check_maps, check_pair, promote
+from detkd.ops._fused import define
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from detkd.types import Reduction
+    from detkd.types import Backend
 
 
-def standardized_mse(student: Tensor, teacher: Tensor, eps: float = 1e-6, reduction: Reduction = "mean") -> Tensor:
-    r"""Compute :math:`\frac12 (\hat s - \hat t)^2` of features standardised per channel over N, H and W.
+def standardized_mse(student: Tensor, teacher: Tensor, eps: float = 1e-6, backend: Backend = "auto") -> Tensor:
+    r"""Compute the mean of :math:`\frac12 (\hat s - \hat t)^2` of features standardised per channel over N, H and W.
 
-    Its mean is one minus Pearson's correlation, averaged over channels.
+    That is one minus Pearson's correlation, averaged over channels.
 
     Args:
         student: Feature map [N, C, H, W].
         teacher: Feature map of the same shape; receives no gradient.
         eps: Added to the standard deviation; a constant channel becomes zeros.
-        reduction: ``none``, ``sum``, ``mean`` (÷ elements) or ``batchmean`` (÷ N).
+        backend: ``fused`` insists on the compiled kernel, ``reference`` on plain PyTorch, ``auto`` takes what there is.
 
     Returns:
-        The loss in float32 (float64 for float64 input).
+        The loss as a scalar in float32 (float64 for float64 input); 0 for an empty input.
 
     Raises:
-        ArgumentError: If shapes or reduction do not fit.
+        ArgumentError: If the shapes do not fit.
+        BackendError: If ``fused`` is asked for and cannot run.
 
     Source:
         Cao et al.: PKD, NeurIPS 2022, arXiv:2207.02039.
     """
     check_pair(student, teacher)
-    check_reduction(reduction)
-    if student.ndim != 4:
-        raise ArgumentError(f"Expected argument `student` to be [N, C, H, W], but got {tuple(student.shape)}.")
-    gap = _standardize(student, eps) - _standardize(teacher.detach(), eps)
-    return reduce(0.5 * gap.square(), None, reduction)
+    check_maps(student, "student")
+    student, teacher = promote(student, teacher.detach())
+    if _extension.use_fused("standardized_mse", backend, student, teacher):
+        wanted = student.requires_grad and torch.is_grad_enabled()
+        loss: Tensor = torch.ops.detkd.standardized_mse(student, teacher, eps, wanted)[0]
+        return loss
+    return standardized_mse_reference(student, teacher, eps)
+
+
+def standardized_mse_reference(student: Tensor, teacher: Tensor, eps: float) -> Tensor:
+    """The same in plain PyTorch."""
+    gap = _standardize(student, eps) - _standardize(teacher, eps)
+    return 0.5 * gap.square().sum() / max(gap.numel(), 1)
 
 
 def _standardize(features: Tensor, eps: float) -> Tensor:
@@ -49,3 +59,6 @@ def _standardize(features: Tensor, eps: float) -> Tensor:
     variance, mean = torch.var_mean(accumulate(features), dim=(0, 2, 3), keepdim=True, correction=0)
     # The clamp keeps the square root's slope finite where a channel is constant.
     return (accumulate(features) - mean) / (variance.clamp(min=eps**2).sqrt() + eps)
+
+
+define("standardized_mse", "float eps", reference=standardized_mse_reference, loss_shape=lambda *_: ())

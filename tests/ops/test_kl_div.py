@@ -1,111 +1,260 @@
 from __future__ import annotations
 
-import math
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from detkd.errors import ArgumentError, BackendError
 from detkd.ops import kl_div
 from detkd.ops._extension import load_error
+from tests.ops.reference import BACKENDS, BOUNDS, assert_close, dense_like
 
-BACKENDS = ["reference"] if load_error() else ["reference", "fused"]
-BOUNDS = {torch.float32: 5e-6, torch.float16: 2e-3, torch.bfloat16: 1e-2}
+INF = float("inf")
 
 
-def reference(student: Tensor, teacher: Tensor, dim: int, temperature: float) -> tuple[Tensor, Tensor]:
-    """Rows and gradient of their sum in float64, from probabilities rather than from detkd's expressions."""
+def reference(student: Tensor, teacher: Tensor, dim: int, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Divergence of each position, the sum of its absolute terms, and the gradient, in float64."""
     s, t = student.double() / temperature, teacher.double() / temperature
     p_s, p_t = s.softmax(dim), t.softmax(dim)
     terms = torch.where(p_t > 0, p_t * (t.log_softmax(dim) - s.log_softmax(dim)), 0.0)
-    return temperature**2 * terms.sum(dim), temperature * (p_s - p_t)
+    scale = temperature**2 * terms.abs().sum(dim)
+    return (temperature**2 * terms.sum(dim)).clamp(min=0), scale, temperature * (p_s - p_t)
 
 
 def test_the_extension_is_built_here() -> None:
     assert load_error() is None
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@settings(max_examples=60, deadline=None)
-@given(data=st.data())
-def test_against_float64(backend: str, data: st.DataObject) -> None:
-    shape = data.draw(st.lists(st.integers(1, 19), min_size=1, max_size=4), label="shape")
-    dim = data.draw(st.integers(-len(shape), len(shape) - 1), label="dim")
-    temperature = data.draw(st.sampled_from([0.5, 1.0, 4.0, 20.0]), label="temperature")
-    dtype = data.draw(st.sampled_from(list(BOUNDS)), label="dtype")
-    scale = data.draw(st.sampled_from([0.1, 3.0, 100.0]), label="scale")
-    torch.manual_seed(data.draw(st.integers(0, 99), label="seed"))
-    student = (torch.randn(shape) * scale).to(dtype).requires_grad_()
-    teacher = (torch.randn(shape) * scale).to(dtype)
+@st.composite
+def problems(draw: st.DrawFn) -> tuple[Tensor, Tensor, int, float]:
+    shape = draw(st.lists(st.integers(1, 40), min_size=1, max_size=4), label="shape")
+    dim = draw(st.integers(0, len(shape) - 1), label="dim")
+    dtype = draw(st.sampled_from(list(BOUNDS)), label="dtype")
+    # Logits to 1e4; float16 has its top at 65504.
+    scale = draw(st.sampled_from([0.01, 1.0, 10.0, 3000.0]), label="scale")
+    torch.manual_seed(draw(st.integers(0, 999), label="seed"))
+    student, teacher = (torch.randn(shape) * scale, torch.randn(shape) * scale)
+    if draw(st.booleans(), label="nearly equal"):
+        teacher = student + torch.randn(shape) * scale * 1e-3
+    if draw(st.booleans(), label="some teacher logits -inf"):
+        teacher = teacher.masked_fill(torch.rand(shape) < 0.3, -INF)
+    order = draw(st.permutations(range(len(shape))), label="order in memory")
+    student, teacher = (dense_like(x.to(dtype), list(order)) for x in (student, teacher))
+    if draw(st.booleans(), label="a slice of more"):
+        student = torch.cat([student, student], dim)[(slice(None),) * dim + (slice(0, shape[dim]),)]
+    return student, teacher, dim, draw(st.sampled_from([0.5, 1.0, 4.0, 20.0]), label="temperature")
+
+
+@pytest.mark.parametrize("backend", ["fused"])
+@settings(max_examples=200, deadline=None)
+@given(problem=problems())
+def test_against_float64(backend: str, problem: tuple[Tensor, Tensor, int, float]) -> None:
+    student, teacher, dim, temperature = problem
+    student = student.detach().requires_grad_()
     rows = kl_div(student, teacher, dim, temperature, reduction="none", backend=backend)
     rows.sum().backward()
-    expected_rows, expected_grad = reference(student.detach(), teacher, dim, temperature)
+    expected, scale, gradient = reference(student.detach(), teacher, dim, temperature)
+    void = (teacher == -INF).all(dim)
+    expected, scale = expected.masked_fill(void, 0.0), scale.masked_fill(void, 0.0)
+    gradient = gradient.masked_fill(void.unsqueeze(dim), 0.0)
     assert rows.dtype == torch.float32
+    assert not (rows < 0).any()
+    assert_close("loss", rows, expected, scale, BOUNDS[torch.float32])
     assert student.grad is not None
-    assert student.grad.dtype == dtype
-    # Beside the relative bound: float32 rounding of log-probabilities, which are of the size of log C and of logits / T.
-    eps = torch.finfo(torch.float32).eps
-    magnitude = 1 + math.log(shape[dim]) + 6 * scale / temperature
-    rounding = 4 * eps * temperature**2 * magnitude * rows.numel()
-    assert (rows.double() - expected_rows).abs().sum() <= 5e-6 * expected_rows.abs().sum() + rounding
-    # Beside the relative bound: float32 rounding of the two probabilities whose difference the gradient is, and the
-    # smallest step of the gradient's own type.
-    step = temperature * eps * (1 + scale / temperature) + torch.finfo(dtype).tiny * torch.finfo(dtype).eps
-    slack = 2 * step * student.numel() ** 0.5
-    assert (student.grad.double() - expected_grad).norm() <= BOUNDS[dtype] * expected_grad.norm() + slack
+    assert student.grad.dtype == student.dtype
+    assert_close("gradient", student.grad, gradient, gradient, BOUNDS[student.dtype])
+
+
+@pytest.mark.parametrize("shape", [(33, 80), (5, 1000), (3, 2, 70), (2, 4, 16, 33), (1, 50000), (3, 3000, 19)])
+def test_backends_agree(shape: tuple[int, ...]) -> None:
+    student, teacher = torch.randn(shape, requires_grad=True), torch.randn(shape)
+    got, expected = (kl_div(student, teacher, -1 if len(shape) == 2 else 1, 3.0, backend=b) for b in ("fused", "reference"))
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
+    (got_grad,), (expected_grad,) = torch.autograd.grad(got, student), torch.autograd.grad(expected, student)
+    torch.testing.assert_close(got_grad, expected_grad, rtol=1e-4, atol=1e-8)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_strided_input_and_reductions(backend: str) -> None:
-    student = torch.randn(2, 33, 5).transpose(1, 2)  # [B, C, A], C strided
-    teacher = torch.randn(2, 33, 5).transpose(1, 2)
-    weight = torch.rand(2, 33)
-    rows, _ = reference(student, teacher, 1, 2.0)
+@pytest.mark.parametrize("dtype", list(BOUNDS))
+def test_strided_input_weights_and_reductions(backend: str, dtype: torch.dtype) -> None:
+    student = torch.randn(2, 33, 5).to(dtype).transpose(1, 2)  # [B, C, A], C with neighbours
+    teacher = torch.randn(2, 5, 33).to(dtype)
+    weight = torch.rand(2, 33) * (torch.rand(2, 33) < 0.7)
+    rows, _, gradient = reference(student, teacher, 1, 2.0)
     weighted = (rows * weight).float()
     expected = {"none": weighted, "sum": weighted.sum(), "mean": weighted.sum() / 66, "batchmean": weighted.sum() / 2}
     for reduction, value in expected.items():
-        got = kl_div(student, teacher, 1, 2.0, weight, reduction, backend)
+        leaf = student.detach().requires_grad_()
+        got = kl_div(leaf, teacher, 1, 2.0, weight, reduction, backend)
         torch.testing.assert_close(got, value, rtol=1e-5, atol=1e-6)
+        (1000 * got).sum().backward()
+        scaled = 1000 * gradient * weight.unsqueeze(1) / {"mean": 66, "batchmean": 2}.get(reduction, 1)
+        assert leaf.grad is not None
+        assert_close("gradient", leaf.grad, scaled, scaled, BOUNDS[dtype])
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_void_and_infinite_entries(backend: str) -> None:
-    inf = float("inf")
-    teacher = torch.tensor([[0.0, -inf], [-inf, -inf], [0.0, 0.0], [0.0, 1.0]])
-    student = torch.tensor([[0.0, -inf], [0.0, 0.0], [-inf, -inf], [0.0, float("nan")]], requires_grad=True)
-    rows = kl_div(student, teacher, 1, reduction="none", backend=backend)
-    assert rows[:3].tolist() == [0.0, 0.0, 0.0]
-    assert torch.isnan(rows[3])
-    rows[:3].sum().backward()
-    assert student.grad is not None
-    assert not student.grad[:3].any()
+@pytest.mark.parametrize("dim", [0, 1])
+def test_void_and_infinite_entries(backend: str, dim: int) -> None:
+    nan = float("nan")
+    teacher = torch.tensor([[0.0, -INF], [-INF, -INF], [0.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.0, 0.0], [-INF, -INF]])
+    student = torch.tensor([[0.0, -INF], [0.0, 0.0], [-INF, -INF], [0.0, nan], [nan, nan], [0.0, -INF], [0.0, nan]])
+    if dim == 0:
+        student, teacher = student.T, teacher.T
+    student.requires_grad_()
+    rows = kl_div(student, teacher, dim, reduction="none", backend=backend)
+    assert rows[[0, 1, 2]].tolist() == [0.0, 0.0, 0.0]
+    assert rows[[3, 4]].isnan().all()
+    assert rows[5] == INF
+    (gradient,) = torch.autograd.grad(rows[:3].sum(), student)
+    assert not gradient.select(1 - dim, 0).any()
+    assert not gradient.select(1 - dim, 1).any()
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("shape", [(0, 3), (3, 0), (2, 0, 4)])
 def test_empty_input(backend: str, shape: tuple[int, ...]) -> None:
-    assert kl_div(torch.zeros(shape), torch.zeros(shape), 1, backend=backend).item() == 0
+    student = torch.zeros(shape, requires_grad=True)
+    loss = kl_div(student, torch.zeros(shape), 1, backend=backend)
+    assert loss.item() == 0
+    (gradient,) = torch.autograd.grad(loss, student)
+    assert gradient.shape == shape
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_zero_weight_masks_even_infinite_losses(backend: str) -> None:
-    student = torch.tensor([[0.0, -float("inf")], [0.0, 1.0]])
-    teacher = torch.zeros(2, 2)
-    got = kl_div(student, teacher, 1, weight=torch.tensor([0.0, 1.0]), reduction="sum", backend=backend)
-    torch.testing.assert_close(got, kl_div(student[1:], teacher[1:], 1, reduction="sum", backend="reference"))
+def test_zero_weight_masks_whatever_it_covers(backend: str) -> None:
+    student = torch.tensor([[0.0, -INF], [float("nan"), 1.0], [0.0, 1.0]], requires_grad=True)
+    teacher, weight = torch.zeros(3, 2), torch.tensor([0.0, 0.0, 1.0])
+    got = kl_div(student, teacher, 1, weight=weight, reduction="sum", backend=backend)
+    torch.testing.assert_close(got, kl_div(student[2:], teacher[2:], 1, reduction="sum", backend="reference"))
+    (gradient,) = torch.autograd.grad(got, student)
+    assert not gradient[:2].any()
+    assert gradient[2].all()
+    nothing = kl_div(student, teacher, 1, weight=torch.zeros(3), backend=backend)
+    assert nothing.item() == 0
 
 
-def test_opcheck_compile_and_no_second_derivative() -> None:
+def test_a_student_equal_to_its_teacher_has_no_loss() -> None:
+    logits = torch.randn(64, 21, requires_grad=True)
+    loss = kl_div(logits, logits.detach().clone(), 1, 4.0, backend="fused")
+    loss.backward()
+    assert loss.item() == 0
+    assert logits.grad is not None
+    assert not logits.grad.any()
+
+
+def test_opcheck() -> None:
     student, teacher = torch.randn(3, 5, 7, requires_grad=True), torch.randn(3, 5, 7)
-    torch.library.opcheck(torch.ops.detkd.kl_div_rows.default, (student, teacher, 1, 2.0, True))
-    compiled = torch.compile(kl_div, fullgraph=True, backend="aot_eager")
-    torch.testing.assert_close(compiled(student, teacher, 1, 2.0), kl_div(student, teacher, 1, 2.0))
-    loss = kl_div(student, teacher, 1, backend="fused")
-    with pytest.raises(BackendError, match="second derivative"):
-        torch.autograd.grad(loss, student, create_graph=True)
+    op = torch.ops.detkd.kl_div.default
+    torch.library.opcheck(op, (student, teacher, 1, 2.0, None, "mean", True))
+    torch.library.opcheck(op, (student.half(), teacher.half(), 2, 2.0, torch.rand(3, 5), "none", True))
+    torch.library.opcheck(op, (student.detach().transpose(0, 2), teacher.transpose(0, 2), 0, 2.0, None, "sum", False))
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_compile(reduction: str, dynamic: bool) -> None:
+    def step(student: Tensor, teacher: Tensor) -> Tensor:
+        return kl_div(student * 2, teacher, 1, 2.0, reduction=reduction).sum()  # type: ignore[arg-type]
+
+    compiled = torch.compile(step, fullgraph=True, backend="aot_eager", dynamic=dynamic)
+    student, teacher = torch.randn(3, 5, 7, requires_grad=True), torch.randn(3, 5, 7)
+    got, expected = compiled(student, teacher), step(student, teacher)
+    torch.testing.assert_close(got, expected)
+    torch.testing.assert_close(torch.autograd.grad(got, student), torch.autograd.grad(expected, student))
+
+
+def test_backward_of_a_kept_graph_is_right_every_time() -> None:
+    student, teacher = torch.randn(4, 9, requires_grad=True), torch.randn(4, 9)
+    loss = 3 * kl_div(student, teacher, backend="fused")
+    (expected,) = torch.autograd.grad(3 * kl_div(student, teacher, backend="reference"), student)
+    for _ in range(3):
+        loss.backward(retain_graph=True)
+    loss.backward()
+    assert student.grad is not None
+    torch.testing.assert_close(student.grad, 4 * expected)
+
+
+def test_backward_by_one_returns_the_forward_passs_memory() -> None:
+    class Outputs(TorchDispatchMode):
+        gradient = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            out = func(*args, **(kwargs or {}))
+            if func is torch.ops.detkd.kl_div.default:
+                self.gradient = out[1].data_ptr()
+            return out
+
+    student = torch.randn(8, 16, requires_grad=True)
+    with Outputs() as outputs:
+        loss = kl_div(student, torch.randn(8, 16), backend="fused")
+    loss.backward()
+    assert student.grad is not None
+    assert student.grad.data_ptr() == outputs.gradient
+
+
+def test_no_second_derivative() -> None:
+    student = torch.randn(2, 3, requires_grad=True)
+    with pytest.raises(NotImplementedError, match="second derivative"):
+        torch.autograd.grad(kl_div(student, torch.randn(2, 3), backend="fused"), student, create_graph=True)
+
+
+def test_no_gradient_is_computed_where_none_is_wanted() -> None:
+    student, teacher = torch.randn(5, 7, requires_grad=True), torch.randn(5, 7)
+    expected = kl_div(student, teacher).detach()
+    with torch.no_grad():
+        assert torch.equal(kl_div(student, teacher), expected)
+    with torch.inference_mode():
+        assert torch.equal(kl_div(student, teacher), expected)
+    assert torch.ops.detkd.kl_div(student, teacher, 1, 1.0, None, "mean", False)[1].numel() == 0
+
+
+def test_autocast_and_unlike_types() -> None:
+    student, teacher = torch.randn(5, 7, requires_grad=True), torch.randn(5, 7)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = student @ torch.eye(7)
+        assert logits.dtype == torch.bfloat16
+        loss = kl_div(logits, teacher)
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, kl_div(logits.float(), teacher, backend="reference"))
+    loss.backward()
+    assert student.grad is not None
+
+
+def test_a_float16_gradient_survives_the_division_by_many_positions() -> None:
+    student, teacher = torch.randn(30000, 4).half().requires_grad_(), torch.randn(30000, 4).half()
+    scale = 65536.0  # what a gradient scaler multiplies a loss by
+    (scale * kl_div(student, teacher, backend="fused")).backward()
+    expected = reference(student.detach(), teacher, 1, 1.0)[2] * (scale / 30000)
+    assert student.grad is not None
+    assert_close("gradient", student.grad, expected, expected, BOUNDS[torch.float16])
+
+
+def test_same_bits_from_several_threads_and_thread_counts() -> None:
+    student, teacher = torch.randn(700, 80), torch.randn(700, 80)
+
+    def run(_: int) -> tuple[float, Tensor]:
+        loss, gradient = torch.ops.detkd.kl_div(student, teacher, 1, 2.0, None, "mean", True)
+        return loss.item(), gradient
+
+    first = run(0)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        alone = run(0)
+    finally:
+        torch.set_num_threads(threads)
+    with ThreadPoolExecutor(4) as pool:
+        for loss, gradient in [alone, *pool.map(run, range(8))]:
+            assert loss == first[0]
+            assert torch.equal(gradient, first[1])
 
 
 def test_bad_arguments_are_named() -> None:
@@ -113,12 +262,40 @@ def test_bad_arguments_are_named() -> None:
     with pytest.raises(ArgumentError, match="`temperature`"):
         kl_div(x, x, temperature=0.0)
     with pytest.raises(ArgumentError, match="`reduction`"):
-        kl_div(x, x, reduction="avg")
+        kl_div(x, x, reduction="avg")  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match="`dim`"):
         kl_div(x, x, dim=2)
     with pytest.raises(ArgumentError, match="`weight`"):
         kl_div(x, x, weight=torch.ones(5))
     with pytest.raises(ArgumentError, match="`backend`"):
-        kl_div(x, x, backend="gpu")
+        kl_div(x, x, backend="gpu")  # type: ignore[arg-type]
     with pytest.raises(BackendError, match="float64"):
         kl_div(x.double(), x.double(), backend="fused")
+
+
+def test_gradcheck_of_the_reference() -> None:
+    student = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
+    teacher = torch.randn(3, 4, dtype=torch.float64)
+    torch.autograd.gradcheck(lambda s: kl_div(s, teacher, 1, 2.0), student)
+
+
+@pytest.mark.parametrize("name", ["avx512", "avx2", "portable"])
+def test_every_instruction_set(name: str) -> None:
+    """Runs this file's numeric tests again with the kernels of a narrower instruction set."""
+    from detkd.ops._extension import cpu_capabilities
+
+    if name not in cpu_capabilities():
+        with pytest.raises(subprocess.CalledProcessError):
+            _run_numeric_tests(name)
+        return
+    _run_numeric_tests(name)
+
+
+def _run_numeric_tests(name: str) -> None:
+    chosen = "test_against_float64 or test_strided or test_void or test_zero or test_backends or test_a_student"
+    subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", chosen, "tests/ops"],
+        env={**__import__("os").environ, "DETKD_CPU": name},
+        check=True,
+        timeout=300,
+    )

@@ -1,0 +1,72 @@
+// detkd::attention_transfer on the CPU: registration, the division of work among threads, and what happens once an image.
+#include <torch/library.h>
+
+#include <cmath>
+
+#include "../ops/feature_maps.h"
+#include "huge_pages.h"
+#include "kernels.h"
+#include "parallel.h"
+
+namespace {
+
+constexpr int64_t kPiece = 128;  // positions of a piece of work
+
+double norm(const double* map, int64_t n) {
+  double squares = 0;
+  for (int64_t i = 0; i < n; ++i) squares += map[i] * map[i];
+  return std::max(std::sqrt(squares), 1e-12);
+}
+
+// Squared difference of the normalised maps of one image, and the student map's gradient, times p.
+double compare(const double* student, const double* teacher, int64_t n, double p, float* slope) {
+  const double norm_s = norm(student, n), per_s = 1 / norm_s, per_t = 1 / norm(teacher, n);
+  double total = 0, along = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    const double a = student[i] * per_s, gap = a - teacher[i] * per_t;
+    total += gap * gap;
+    along += gap * a;
+  }
+  // A map shorter than the smallest norm is not normalised but scaled.
+  if (norm_s <= 1e-12) along = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    const double a = student[i] * per_s, gap = a - teacher[i] * per_t;
+    slope[i] = static_cast<float>(2 * p * (gap - a * along) * per_s);
+  }
+  return total;
+}
+
+double run(const detkd::AttentionTransferProblem& p) {
+  const detkd::Kernels& kernels = detkd::kernels();
+  const int64_t positions = p.maps.positions;
+  std::vector<double> maps(2 * positions);
+  std::vector<float> slope(positions);
+  double total = 0;
+  // Image by image, so that the gradient finds the student's features in the caches.
+  for (int64_t image = 0; image < p.maps.batch; ++image) {
+    detkd::for_pieces(positions, kPiece, p.maps.channels, [&](int64_t begin, int64_t end) {
+      kernels.attention_maps(p, image, begin, end, maps.data());
+    });
+    total += compare(maps.data(), maps.data() + positions, positions, p.p, slope.data());
+    if (p.maps.gradient == nullptr) continue;
+    for (float& x : slope) x *= p.maps.gradient_scale;
+    detkd::for_pieces(positions, kPiece, p.maps.channels, [&](int64_t begin, int64_t end) {
+      kernels.attention_slopes(p, image, begin, end, slope.data());
+    });
+  }
+  return total;
+}
+
+std::tuple<at::Tensor, at::Tensor> attention_transfer(const at::Tensor& student, const at::Tensor& teacher, double p,
+                                                      bool with_gradient) {
+  const double positions = static_cast<double>(student.size(0) * student.size(2) * student.size(3));
+  return detkd::call_on_maps(
+      "attention_transfer", student, teacher, false, positions, with_gradient, [&](const detkd::FeatureMaps& maps) {
+        detkd::prefer_huge_pages(maps.gradient, student.numel() * detkd::bytes_of(maps.type));
+        *maps.loss = static_cast<float>(run({maps, teacher.size(1), static_cast<float>(p)}) / positions);
+      });
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(detkd, CPU, m) { m.impl("attention_transfer", &attention_transfer); }

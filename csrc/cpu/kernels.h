@@ -1,0 +1,67 @@
+// The CPU kernels of one instruction set, as functions over a range of work units; cpu/<set>.cpp makes one table each.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <vector>
+
+#include "../ops/problem.h"
+#include "simd/types.h"
+
+namespace detkd {
+
+constexpr int64_t kCaches = 8 << 20;  // bytes; results above it are written past the caches
+
+// Sums of |f| of one image: by position over channels, by channel over a piece of the positions.
+struct FocalSums {
+  double *student_positions, *teacher_positions, *student_channels, *teacher_channels;
+};
+
+// Of one image: what multiplies a squared error, and the attention loss's slopes.
+struct FocalWeights {
+  const float *positions, *channels, *position_slopes, *channel_slopes;
+};
+
+struct Kernels {
+  const char* name;
+  // Work on positions, logits or channels [begin, end); return the unscaled sum of their values.
+  double (*kl_div)(const KlDivProblem&, int64_t begin, int64_t end);
+  double (*binary_kl)(const BinaryKlProblem&, int64_t begin, int64_t end);
+  double (*standardized_mse)(const StandardizedMseProblem&, int64_t begin, int64_t end);
+  // Work on positions [begin, end) of one image.
+  void (*attention_maps)(const AttentionTransferProblem&, int64_t image, int64_t begin, int64_t end, double* maps);
+  void (*attention_slopes)(const AttentionTransferProblem&, int64_t image, int64_t begin, int64_t end, const float*);
+  void (*focal_sums)(const AttentionMseProblem&, int64_t image, int64_t begin, int64_t end, const FocalSums&);
+  double (*focal_errors)(const AttentionMseProblem&, int64_t image, int64_t begin, int64_t end, const FocalWeights&);
+  void (*scaled_softmax)(const double* values, int64_t n, double temperature, float* out);
+};
+
+const Kernels* avx512_kernels();  // null where this build or this processor has none
+const Kernels* avx2_kernels();
+const Kernels* portable_kernels();
+
+// The widest that this processor runs; DETKD_CPU=avx512|avx2|portable holds it down.
+const Kernels& kernels();
+
+struct Offsets {
+  int64_t student = 0, teacher = 0, gradient = 0, weight = 0, loss = 0;
+};
+
+inline Offsets offsets(const Outer& outer, int64_t index) {
+  Offsets at;
+  for (int d = outer.ndim - 1; d >= 0; --d) {
+    const int64_t i = d == 0 ? index : index % outer.size[d];
+    if (d != 0) index /= outer.size[d];
+    at.student += i * outer.student[d];
+    at.teacher += i * outer.teacher[d];
+    at.gradient += i * outer.gradient[d];
+    at.weight += i * outer.weight[d];
+    at.loss += i * outer.loss[d];
+  }
+  return at;
+}
+
+}  // namespace detkd

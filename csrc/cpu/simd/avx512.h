@@ -1,0 +1,162 @@
+// Sixteen lanes of float32 in AVX-512 (F, BW, DQ, VL). The other files in simd/ give the same names on other hardware.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "types.h"
+
+namespace detkd::avx512 {
+
+using V = __m512;
+using M = __mmask16;
+constexpr int kWidth = 16;
+
+inline V set(float x) { return _mm512_set1_ps(x); }
+inline V fma(V a, V b, V c) { return _mm512_fmadd_ps(a, b, c); }
+inline V sqrt(V a) { return _mm512_sqrt_ps(a); }
+// Both return b where either is NaN.
+inline V max(V a, V b) { return _mm512_max_ps(a, b); }
+inline V min(V a, V b) { return _mm512_min_ps(a, b); }
+inline V abs(V a) { return _mm512_abs_ps(a); }
+inline V negative(V a) { return _mm512_xor_ps(a, set(-0.0f)); }
+inline V with_sign_of(V magnitude, V sign) {  // magnitude is not negative
+  return _mm512_or_ps(magnitude, _mm512_and_ps(sign, _mm512_set1_ps(-0.0f)));
+}
+inline V round(V a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+// a * 2^n for whole n, 0 below the range of float32.
+inline V scale(V a, V n) { return _mm512_scalef_ps(a, n); }
+// Splits a > 0 into m * 2^n with m in [3/4, 3/2).
+inline void split(V a, V& m, V& n) {
+  // Adding a quarter of the octave carries mantissas from 1.5 on into the next exponent.
+  const __m512i carried = _mm512_add_epi32(_mm512_castps_si512(a), _mm512_set1_epi32(0x00400000));
+  n = _mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_srli_epi32(carried, 23), _mm512_set1_epi32(127)));
+  m = _mm512_getmant_ps(a, _MM_MANT_NORM_p75_1p5, _MM_MANT_SIGN_src);
+}
+
+inline M less(V a, V b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
+inline M equal(V a, V b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
+inline M differ(V a, V b) { return _mm512_cmp_ps_mask(a, b, _CMP_NEQ_UQ); }  // true for NaN
+inline M unordered(V a, V b) { return _mm512_cmp_ps_mask(a, b, _CMP_UNORD_Q); }
+inline M none() { return 0; }
+inline M either(M a, M b) { return static_cast<M>(a | b); }
+inline M both(M a, M b) { return static_cast<M>(a & b); }
+inline bool any(M mask) { return mask != 0; }
+inline bool lane(M mask, int i) { return mask >> i & 1; }
+inline V select(M mask, V yes, V no) { return _mm512_mask_blend_ps(mask, no, yes); }
+inline V fma_where(M mask, V a, V b, V c) { return _mm512_mask3_fmadd_ps(a, b, c, mask); }  // c elsewhere
+inline V subtract_where(M mask, V a, V b) { return _mm512_mask_sub_ps(a, mask, a, b); }  // a elsewhere
+
+inline M first(int64_t n) { return static_cast<M>((1u << n) - 1); }
+inline V widen(__m256i x, const Half*) { return _mm512_maskz_cvtph_ps(0xffff, x); }
+inline V widen(__m256i x, const BFloat16*) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16));
+}
+inline __m256i narrow(V x, const Half*) { return _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+inline __m256i narrow(V x, const BFloat16*) {
+  const __m512i bits = _mm512_castps_si512(x);
+  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  const __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+  const __m512i safe = _mm512_mask_mov_epi32(rounded, unordered(x, x), _mm512_set1_epi32(0x7fc00000));
+  return _mm512_cvtepi32_epi16(_mm512_srli_epi32(safe, 16));
+}
+
+inline V load(const float* at) { return _mm512_loadu_ps(at); }
+template <typename T>
+inline V load(const T* at) {
+  return widen(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(at)), at);
+}
+inline V load(const float* at, int64_t n, float fill) { return _mm512_mask_loadu_ps(set(fill), first(n), at); }
+template <typename T>
+inline V load(const T* at, int64_t n, float fill) {
+  return select(first(n), widen(_mm256_maskz_loadu_epi16(first(n), at), at), set(fill));
+}
+inline void store(float* at, V x) { _mm512_storeu_ps(at, x); }
+inline void store(float* at, V x, int64_t n) { _mm512_mask_storeu_ps(at, first(n), x); }
+template <typename T>
+inline void store(T* at, V x) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(at), narrow(x, at));
+}
+template <typename T>
+inline void store(T* at, V x, int64_t n) {
+  _mm256_mask_storeu_epi16(at, first(n), narrow(x, at));
+}
+// Past the caches: for results that are larger than they are. `at` is aligned to a whole vector.
+inline void stream(float* at, V x) { _mm512_stream_ps(at, x); }
+template <typename T>
+inline void stream(T* at, V x) {
+  _mm256_stream_si256(reinterpret_cast<__m256i*>(at), narrow(x, at));
+}
+inline void fence() { _mm_sfence(); }
+
+template <typename Op>
+inline V halves(V a, V b) {
+  return Op::apply(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+}
+template <typename Op>
+inline V quarters(V a, V b) {
+  return Op::apply(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+}
+template <typename Op>
+inline V pairs(V a, V b) {
+  return Op::apply(_mm512_shuffle_ps(a, b, 0x88), _mm512_shuffle_ps(a, b, 0xdd));
+}
+// Lane r of the result is Op over all lanes of rows[r]: a tree of shuffles, three instructions a row.
+template <typename Op>
+inline V reduce_rows(const V* rows) {
+  V lanes[4];  // 128-bit lanes of rows r, r + 4, r + 8, r + 12
+  for (int r = 0; r < 4; ++r) {
+    lanes[r] = quarters<Op>(halves<Op>(rows[r], rows[r + 4]), halves<Op>(rows[r + 8], rows[r + 12]));
+  }
+  return pairs<Op>(pairs<Op>(lanes[0], lanes[1]), pairs<Op>(lanes[2], lanes[3]));
+}
+
+// rows[r][c] becomes rows[c][r].
+inline void transpose(V* rows) {
+  V a[kWidth], b[kWidth];
+  for (int i = 0; i < kWidth; i += 2) {  // pairs of values
+    a[i] = _mm512_unpacklo_ps(rows[i], rows[i + 1]);
+    a[i + 1] = _mm512_unpackhi_ps(rows[i], rows[i + 1]);
+  }
+  for (int i = 0; i < kWidth; i += 4) {  // 4 x 4 in each 128-bit lane
+    for (int j = 0; j < 2; ++j) {
+      const __m512d low = _mm512_castps_pd(a[i + j]), high = _mm512_castps_pd(a[i + j + 2]);
+      b[i + 2 * j] = _mm512_castpd_ps(_mm512_unpacklo_pd(low, high));
+      b[i + 2 * j + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(low, high));
+    }
+  }
+  for (int i = 0; i < 4; ++i) {  // the lanes themselves
+    const V even_low = _mm512_shuffle_f32x4(b[i], b[i + 4], 0x88), odd_low = _mm512_shuffle_f32x4(b[i], b[i + 4], 0xdd);
+    const V even_high = _mm512_shuffle_f32x4(b[i + 8], b[i + 12], 0x88);
+    const V odd_high = _mm512_shuffle_f32x4(b[i + 8], b[i + 12], 0xdd);
+    rows[i] = _mm512_shuffle_f32x4(even_low, even_high, 0x88);
+    rows[i + 8] = _mm512_shuffle_f32x4(even_low, even_high, 0xdd);
+    rows[i + 4] = _mm512_shuffle_f32x4(odd_low, odd_high, 0x88);
+    rows[i + 12] = _mm512_shuffle_f32x4(odd_low, odd_high, 0xdd);
+  }
+}
+
+inline float total_of(V a) { return _mm512_reduce_add_ps(a); }
+
+// Running sums in float64, for what is a small difference of large sums in the end.
+struct Wide {
+  __m512d low, high;
+
+  static Wide zero() { return {_mm512_setzero_pd(), _mm512_setzero_pd()}; }
+  void add(V x) {
+    low = _mm512_add_pd(low, _mm512_cvtps_pd(_mm512_castps512_ps256(x)));
+    high = _mm512_add_pd(high, _mm512_cvtps_pd(_mm512_extractf32x8_ps(x, 1)));
+  }
+  void add_square(V x) {
+    const __m512d a = _mm512_cvtps_pd(_mm512_castps512_ps256(x)), b = _mm512_cvtps_pd(_mm512_extractf32x8_ps(x, 1));
+    low = _mm512_fmadd_pd(a, a, low);
+    high = _mm512_fmadd_pd(b, b, high);
+  }
+  void store(double* at) const {
+    _mm512_storeu_pd(at, low);
+    _mm512_storeu_pd(at + 8, high);
+  }
+};
+
+}  // namespace detkd::avx512

@@ -1,0 +1,79 @@
+// What the CUDA kernels share; no torch headers, so that they compile anywhere and fast.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include <cstdint>
+
+#include "../ops/problem.h"
+
+namespace detkd {
+
+constexpr int kWarp = 32;
+constexpr unsigned kAllLanes = 0xffffffffu;
+
+__device__ inline float to_float(float x) { return x; }
+__device__ inline float to_float(__half x) { return __half2float(x); }
+__device__ inline float to_float(__nv_bfloat16 x) { return __bfloat162float(x); }
+__device__ inline void put(float* at, float x) { *at = x; }
+__device__ inline void put(__half* at, float x) { *at = __float2half_rn(x); }
+__device__ inline void put(__nv_bfloat16* at, float x) { *at = __float2bfloat16_rn(x); }
+
+__device__ inline float lowest() { return -__int_as_float(0x7f800000); }
+__device__ inline float not_a_number() { return __int_as_float(0x7fc00000); }
+
+// Lanes that share a position: either all of a warp, or one thread alone.
+struct WarpGroup {
+  static constexpr int kLanes = kWarp;
+  __device__ static int lane() { return threadIdx.x % kWarp; }
+  __device__ static float sum(float x) {
+    for (int step = kWarp / 2; step > 0; step /= 2) x += __shfl_xor_sync(kAllLanes, x, step);
+    return x;
+  }
+  __device__ static float max(float x) {
+    for (int step = kWarp / 2; step > 0; step /= 2) x = fmaxf(x, __shfl_xor_sync(kAllLanes, x, step));
+    return x;
+  }
+};
+
+struct ThreadGroup {
+  static constexpr int kLanes = 1;
+  __device__ static int lane() { return 0; }
+  __device__ static float sum(float x) { return x; }
+  __device__ static float max(float x) { return x; }
+};
+
+struct Offsets {
+  int64_t student = 0, teacher = 0, gradient = 0, weight = 0, loss = 0;
+};
+
+__device__ inline Offsets offsets(const Outer& outer, int64_t index) {
+  Offsets at;
+  for (int d = outer.ndim - 1; d >= 0; --d) {
+    const int64_t i = d == 0 ? index : index % outer.size[d];
+    if (d != 0) index /= outer.size[d];
+    at.student += i * outer.student[d];
+    at.teacher += i * outer.teacher[d];
+    at.gradient += i * outer.gradient[d];
+    at.weight += i * outer.weight[d];
+    at.loss += i * outer.loss[d];
+  }
+  return at;
+}
+
+// Sum of `count` values times `scale`, by one block in a fixed order: the same bits on every run.
+constexpr int kSumThreads = 512;
+static __global__ void ordered_sum(const float* values, int64_t count, float scale, float* total) {
+  __shared__ double partial[kSumThreads];
+  double sum = 0;
+  for (int64_t i = threadIdx.x; i < count; i += kSumThreads) sum += values[i];
+  partial[threadIdx.x] = sum;
+  for (int step = kSumThreads / 2; step > 0; step /= 2) {
+    __syncthreads();
+    if (threadIdx.x < step) partial[threadIdx.x] += partial[threadIdx.x + step];
+  }
+  if (threadIdx.x == 0) *total = static_cast<float>(partial[0] * scale);
+}
+
+}  // namespace detkd
