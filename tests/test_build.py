@@ -57,5 +57,7 @@ def test_the_built_extension_says_what_it_holds() -> None:
     assert info["torch"].split("+")[0] == torch.__version__.split("+")[0]
     if torch.version.cuda is not None and shutil.which("nvcc"):
         assert "8.0" in info["cuda"]
-        assert torch._C._dispatch_has_kernel_for_dispatch_key("detkd::kl_div", "CUDA")
-    assert torch._C._dispatch_has_kernel_for_dispatch_key("detkd::kl_div", "CPU")
+    for op in ("kl_div", "binary_kl", "attention_transfer", "attention_mse", "standardized_mse", "scale_"):
+        has = torch._C._dispatch_has_kernel_for_dispatch_key
+        assert has(f"detkd::{op}", "CPU")
+        assert has(f"detkd::{op}", "CUDA") == bool(info["cuda"])

@@ -5,9 +5,15 @@
 #include <c10/cuda/CUDAStream.h>
 #include <torch/library.h>
 
+#include "../ops/binary_kl.h"
+#include "../ops/feature_maps.h"
 #include "../ops/kl_div.h"
+#include "attention_mse.h"
+#include "attention_transfer.h"
+#include "binary_kl.h"
 #include "kl_div.h"
 #include "scale.h"
+#include "standardized_mse.h"
 
 namespace {
 
@@ -25,6 +31,66 @@ std::tuple<at::Tensor, at::Tensor> kl_div(const at::Tensor& student, const at::T
   return detkd::call_kl_div(student, teacher, dim, temperature, weight, reduction, with_gradient, &run_kl_div);
 }
 
+// Launches with scratch that lives until the stream has passed it.
+template <typename Problem>
+void launch(const Problem& p, const at::Tensor& student, int64_t (*room)(const Problem&),
+            cudaError_t (*launcher)(const Problem&, double*, cudaStream_t)) {
+  const at::Tensor workspace = at::empty({room(p)}, student.options().dtype(at::kDouble));
+  C10_CUDA_CHECK(launcher(p, workspace.mutable_data_ptr<double>(), c10::cuda::getCurrentCUDAStream()));
+}
+
+void run_binary_kl(const detkd::BinaryKlProblem& p, const at::Tensor& student) {
+  launch(p, student, &detkd::binary_kl_workspace, &detkd::launch_binary_kl);
+}
+
+std::tuple<at::Tensor, at::Tensor> binary_kl(const at::Tensor& student, const at::Tensor& teacher, double temperature,
+                                             double beta, c10::string_view kind,
+                                             const std::optional<at::Tensor>& weight, c10::string_view reduction,
+                                             bool with_gradient) {
+  const c10::cuda::CUDAGuard guard(student.device());
+  return detkd::call_binary_kl(student, teacher, temperature, beta, kind, weight, reduction, with_gradient,
+                               &run_binary_kl);
+}
+
+std::tuple<at::Tensor, at::Tensor> attention_transfer(const at::Tensor& student, const at::Tensor& teacher, double p,
+                                                      bool with_gradient) {
+  const c10::cuda::CUDAGuard guard(student.device());
+  const double positions = static_cast<double>(student.size(0) * student.size(2) * student.size(3));
+  return detkd::call_on_maps(
+      "attention_transfer", student, teacher, false, positions, with_gradient, [&](const detkd::FeatureMaps& maps) {
+        const detkd::AttentionTransferProblem problem{maps, teacher.size(1), static_cast<float>(p)};
+        launch(problem, student, &detkd::attention_transfer_workspace, &detkd::launch_attention_transfer);
+      });
+}
+
+std::tuple<at::Tensor, at::Tensor> attention_mse(const at::Tensor& student, const at::Tensor& teacher,
+                                                 const std::optional<at::Tensor>& weight, double temperature,
+                                                 double attention_gain, bool with_gradient) {
+  const c10::cuda::CUDAGuard guard(student.device());
+  at::Tensor weights;
+  if (weight.has_value()) {
+    weights = weight->to(at::kFloat).expand({student.size(0), student.size(2), student.size(3)}).contiguous();
+  }
+  return detkd::call_on_maps(
+      "attention_mse", student, teacher, true, static_cast<double>(student.size(0)), with_gradient,
+      [&](const detkd::FeatureMaps& maps) {
+        const detkd::AttentionMseProblem problem{maps, weights.defined() ? weights.const_data_ptr<float>() : nullptr,
+                                                 static_cast<float>(temperature), static_cast<float>(attention_gain)};
+        launch(problem, student, &detkd::attention_mse_workspace, &detkd::launch_attention_mse);
+      });
+}
+
+std::tuple<at::Tensor, at::Tensor> standardized_mse(const at::Tensor& student, const at::Tensor& teacher, double eps,
+                                                    bool with_gradient) {
+  const c10::cuda::CUDAGuard guard(student.device());
+  return detkd::call_on_maps(
+      "standardized_mse", student, teacher, true, static_cast<double>(student.numel()), with_gradient,
+      [&](const detkd::FeatureMaps& maps) {
+        const detkd::StandardizedMseProblem problem{maps, static_cast<float>(eps)};
+        launch(problem, student, &detkd::standardized_mse_workspace, &detkd::launch_standardized_mse);
+      });
+}
+
 void scale(at::Tensor gradient, const at::Tensor& factor) {
   const c10::cuda::CUDAGuard guard(gradient.device());
   if (gradient.numel() == 0) return;
@@ -37,5 +103,9 @@ void scale(at::Tensor gradient, const at::Tensor& factor) {
 
 TORCH_LIBRARY_IMPL(detkd, CUDA, m) {
   m.impl("kl_div", &kl_div);
+  m.impl("binary_kl", &binary_kl);
+  m.impl("attention_transfer", &attention_transfer);
+  m.impl("attention_mse", &attention_mse);
+  m.impl("standardized_mse", &standardized_mse);
   m.impl("scale_", &scale);
 }

@@ -5,14 +5,12 @@
 namespace detkd {
 namespace {
 
-constexpr int kThreads = 256;
-
 template <typename Group, typename scalar_t>
 cudaError_t launch(const KlDivProblem& p, float* values, cudaStream_t stream) {
   const int64_t positions = p.outer.count * p.inner, blocks = (positions * Group::kLanes + kThreads - 1) / kThreads;
   if (blocks > INT32_MAX) return cudaErrorInvalidConfiguration;
-  kl_div_kernel<Group, scalar_t><<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(p, values);
-  if (values != nullptr) ordered_sum<<<1, kSumThreads, 0, stream>>>(values, positions, p.loss_scale, p.loss);
+  DETKD_LAUNCH((kl_div_kernel<Group, scalar_t>), static_cast<unsigned>(blocks), kThreads, stream, p, values);
+  if (values != nullptr) DETKD_LAUNCH(ordered_sum<float>, 1, kThreads, stream, values, positions, p.loss_scale, p.loss);
   return cudaGetLastError();
 }
 

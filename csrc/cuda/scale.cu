@@ -7,8 +7,6 @@
 namespace detkd {
 namespace {
 
-constexpr int kThreads = 256;
-
 // The factor is read on the device, so that the host needs not wait for it; a factor of 1 leaves everything as it is.
 template <typename scalar_t>
 __global__ void scale_kernel(scalar_t* gradient, int64_t count, const float* factor) {
@@ -23,7 +21,8 @@ __global__ void scale_kernel(scalar_t* gradient, int64_t count, const float* fac
 template <typename scalar_t>
 cudaError_t launch(void* gradient, int64_t count, const float* factor, cudaStream_t stream) {
   const int64_t blocks = std::min<int64_t>((count + kThreads - 1) / kThreads, 4096);
-  scale_kernel<<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(static_cast<scalar_t*>(gradient), count, factor);
+  DETKD_LAUNCH(scale_kernel, static_cast<unsigned>(blocks), kThreads, stream, static_cast<scalar_t*>(gradient), count,
+               factor);
   return cudaGetLastError();
 }
 

@@ -3,10 +3,19 @@
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
+#include <cuda_runtime_api.h>
 
 #include <cstdint>
 
 #include "../ops/problem.h"
+
+// The kernel's name in parentheses where it has commas. On the host, csrc/emulation runs it.
+#ifdef __CUDACC__
+#define DETKD_LAUNCH(kernel, blocks, threads, stream, ...) kernel<<<blocks, threads, 0, stream>>>(__VA_ARGS__)
+#else
+#define DETKD_LAUNCH(kernel, blocks, threads, stream, ...) \
+  emulation::launch(blocks, threads, [&] { kernel(__VA_ARGS__); })
+#endif
 
 namespace detkd {
 
@@ -62,18 +71,42 @@ __device__ inline Offsets offsets(const Outer& outer, int64_t index) {
   return at;
 }
 
-// Sum of `count` values times `scale`, by one block in a fixed order: the same bits on every run.
-constexpr int kSumThreads = 512;
-static __global__ void ordered_sum(const float* values, int64_t count, float scale, float* total) {
-  __shared__ double partial[kSumThreads];
-  double sum = 0;
-  for (int64_t i = threadIdx.x; i < count; i += kSumThreads) sum += values[i];
-  partial[threadIdx.x] = sum;
-  for (int step = kSumThreads / 2; step > 0; step /= 2) {
+constexpr int kThreads = 256;  // of every block
+
+// Sum over the threads of a block, in a fixed order; all of them get it.
+__device__ inline double block_total(double x) {
+  __shared__ double partial[kThreads];
+  partial[threadIdx.x] = x;
+  for (int step = kThreads / 2; step > 0; step /= 2) {
     __syncthreads();
     if (threadIdx.x < step) partial[threadIdx.x] += partial[threadIdx.x + step];
   }
-  if (threadIdx.x == 0) *total = static_cast<float>(partial[0] * scale);
+  __syncthreads();
+  const double total = partial[0];
+  __syncthreads();  // before the room is used again
+  return total;
+}
+
+// Sum of `count` values times `scale`, by one block in a fixed order: the same bits on every run.
+template <typename Value>
+__global__ void ordered_sum(const Value* values, int64_t count, double scale, float* total) {
+  double sum = 0;
+  for (int64_t i = threadIdx.x; i < count; i += kThreads) sum += values[i];
+  sum = block_total(sum);
+  if (threadIdx.x == 0) *total = static_cast<float>(sum * scale);
+}
+
+template <typename scalar_t>
+__device__ const scalar_t* student_at(const FeatureMaps& maps, int64_t image, int64_t channel) {
+  return static_cast<const scalar_t*>(maps.student) + image * maps.student_batch + channel * maps.student_channel;
+}
+template <typename scalar_t>
+__device__ const scalar_t* teacher_at(const FeatureMaps& maps, int64_t image, int64_t channel) {
+  return static_cast<const scalar_t*>(maps.teacher) + image * maps.teacher_batch + channel * maps.teacher_channel;
+}
+template <typename scalar_t>
+__device__ scalar_t* gradient_at(const FeatureMaps& maps, int64_t image, int64_t channel) {
+  return static_cast<scalar_t*>(maps.gradient) + (image * maps.channels + channel) * maps.positions;
 }
 
 }  // namespace detkd
