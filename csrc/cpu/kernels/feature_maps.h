@@ -48,7 +48,7 @@ inline T* gradient_plane(const FeatureMaps& maps, int64_t image, int64_t channel
 template <typename T>
 bool streams_maps(const FeatureMaps& maps, int64_t begin) {
   const int64_t bytes = maps.batch * maps.channels * maps.positions * static_cast<int64_t>(sizeof(T));
-  return bytes > kCaches && maps.positions % kWidth == 0 && begin % kWidth == 0 &&
+  return sizeof(T) == sizeof(float) && bytes > kCaches && maps.positions % kWidth == 0 && begin % kWidth == 0 &&
          reinterpret_cast<uintptr_t>(maps.gradient) % (kWidth * sizeof(T)) == 0;
 }
 

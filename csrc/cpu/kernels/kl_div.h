@@ -86,6 +86,7 @@ bool has_nan(const T* at, int64_t n, int64_t stride) {
 template <typename T>
 bool streams(const KlDivProblem& p, int64_t run) {
   constexpr int64_t kBytes = kWidth * sizeof(T);
+  if (sizeof(T) != sizeof(float)) return false;  // narrow stores past the caches write lines in pieces
   bool aligned = reinterpret_cast<uintptr_t>(p.gradient) % kBytes == 0 && run % kWidth == 0;
   for (int d = 0; d < p.outer.ndim; ++d) aligned = aligned && p.outer.gradient[d] % kWidth == 0;
   const int64_t size = p.outer.count * p.inner * p.classes * static_cast<int64_t>(sizeof(T));
