@@ -1,4 +1,4 @@
-// CUDA kernel of detkd::kl_div; see ops/problem.h for what it computes and cpu/kernels/kl_div.h for how.
+// CUDA kernel of detkd::kl_div; see ops/problem.h for what it computes and cpu/kernels/kl_div_terms.h for how.
 //
 // Where the classes of a position are neighbours in memory a warp takes a position; else a thread takes one, and
 // neighbouring threads read neighbouring positions.
