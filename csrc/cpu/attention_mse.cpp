@@ -1,5 +1,4 @@
 // detkd::attention_mse on the CPU: registration, the division of work among threads, and what happens once an image.
-#include <ATen/Functions.h>
 #include <torch/library.h>
 
 #include <cmath>
@@ -39,7 +38,8 @@ struct Axis {
   }
 };
 
-double run(const detkd::AttentionMseProblem& p) {
+void run(const detkd::AttentionMseProblem& p) {
+  detkd::prefer_huge_pages(p.maps);
   const detkd::Kernels& kernels = detkd::kernels();
   const int64_t positions = p.maps.positions, channels = p.maps.channels, pieces = (positions + kPiece - 1) / kPiece;
   Axis space(positions), depth(channels);
@@ -72,24 +72,13 @@ double run(const detkd::AttentionMseProblem& p) {
     });
     total = std::accumulate(errors.begin(), errors.end(), total);
   }
-  return total;
+  *p.maps.loss = static_cast<float>(total / static_cast<double>(p.maps.batch));
 }
 
-std::tuple<at::Tensor, at::Tensor> attention_mse(const at::Tensor& student, const at::Tensor& teacher,
-                                                 const std::optional<at::Tensor>& weight, double temperature,
-                                                 double attention_gain, bool with_gradient) {
-  const double batch = static_cast<double>(student.size(0));
-  at::Tensor weights;
-  if (weight.has_value()) {
-    weights = weight->to(at::kFloat).expand({student.size(0), student.size(2), student.size(3)}).contiguous();
-  }
-  return detkd::call_on_maps(
-      "attention_mse", student, teacher, true, batch, with_gradient, [&](const detkd::FeatureMaps& maps) {
-        detkd::prefer_huge_pages(maps.gradient, student.numel() * detkd::bytes_of(maps.type));
-        const detkd::AttentionMseProblem p{maps, weights.defined() ? weights.const_data_ptr<float>() : nullptr,
-                                           static_cast<float>(temperature), static_cast<float>(attention_gain)};
-        *maps.loss = static_cast<float>(run(p) / batch);
-      });
+detkd::LossAndGradient attention_mse(const at::Tensor& student, const at::Tensor& teacher,
+                                     const std::optional<at::Tensor>& weight, double temperature,
+                                     double attention_gain, bool with_gradient) {
+  return detkd::call_attention_mse(student, teacher, weight, temperature, attention_gain, with_gradient, &run);
 }
 
 }  // namespace

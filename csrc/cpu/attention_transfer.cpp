@@ -36,7 +36,8 @@ double compare(const double* student, const double* teacher, int64_t n, double p
   return total;
 }
 
-double run(const detkd::AttentionTransferProblem& p) {
+void run(const detkd::AttentionTransferProblem& p) {
+  detkd::prefer_huge_pages(p.maps);
   const detkd::Kernels& kernels = detkd::kernels();
   const int64_t positions = p.maps.positions;
   std::vector<double> maps(2 * positions);
@@ -54,17 +55,12 @@ double run(const detkd::AttentionTransferProblem& p) {
       kernels.attention_slopes(p, image, begin, end, slope.data());
     });
   }
-  return total;
+  *p.maps.loss = static_cast<float>(total / (static_cast<double>(p.maps.batch) * positions));
 }
 
-std::tuple<at::Tensor, at::Tensor> attention_transfer(const at::Tensor& student, const at::Tensor& teacher, double p,
-                                                      bool with_gradient) {
-  const double positions = static_cast<double>(student.size(0) * student.size(2) * student.size(3));
-  return detkd::call_on_maps(
-      "attention_transfer", student, teacher, false, positions, with_gradient, [&](const detkd::FeatureMaps& maps) {
-        detkd::prefer_huge_pages(maps.gradient, student.numel() * detkd::bytes_of(maps.type));
-        *maps.loss = static_cast<float>(run({maps, teacher.size(1), static_cast<float>(p)}) / positions);
-      });
+detkd::LossAndGradient attention_transfer(const at::Tensor& student, const at::Tensor& teacher, double p,
+                                          bool with_gradient) {
+  return detkd::call_attention_transfer(student, teacher, p, with_gradient, &run);
 }
 
 }  // namespace

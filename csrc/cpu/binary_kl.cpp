@@ -11,7 +11,7 @@ namespace {
 
 constexpr int64_t kLogits = 16384;  // of a piece of work
 
-void run(const detkd::BinaryKlProblem& p, const at::Tensor&) {
+void run(const detkd::BinaryKlProblem& p) {
   detkd::prefer_huge_pages(p.gradient, p.outer.count * p.inner * detkd::bytes_of(p.type));
   const double total = detkd::sum_over(
       p.outer.count, p.inner, kLogits,
@@ -19,10 +19,9 @@ void run(const detkd::BinaryKlProblem& p, const at::Tensor&) {
   if (p.reduced) *p.loss = static_cast<float>(total * p.loss_scale);
 }
 
-std::tuple<at::Tensor, at::Tensor> binary_kl(const at::Tensor& student, const at::Tensor& teacher, double temperature,
-                                             double beta, c10::string_view kind,
-                                             const std::optional<at::Tensor>& weight, c10::string_view reduction,
-                                             bool with_gradient) {
+detkd::LossAndGradient binary_kl(const at::Tensor& student, const at::Tensor& teacher, double temperature, double beta,
+                                 c10::string_view kind, const std::optional<at::Tensor>& weight,
+                                 c10::string_view reduction, bool with_gradient) {
   return detkd::call_binary_kl(student, teacher, temperature, beta, kind, weight, reduction, with_gradient, &run);
 }
 

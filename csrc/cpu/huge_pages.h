@@ -7,6 +7,8 @@
 #include <sys/mman.h>
 #endif
 
+#include "../ops/problem.h"
+
 namespace detkd {
 
 // A block of this size comes from the kernel anew each time it is allocated, in pages of 4 KiB that are cleared one fault
@@ -20,6 +22,10 @@ inline void prefer_huge_pages(void* block, int64_t bytes) {
   const uintptr_t end = (reinterpret_cast<uintptr_t>(block) + bytes) / kPage * kPage;
   madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);  // advice: where it fails, nothing is lost
 #endif
+}
+
+inline void prefer_huge_pages(const FeatureMaps& maps) {
+  prefer_huge_pages(maps.gradient, maps.batch * maps.channels * maps.positions * bytes_of(maps.type));
 }
 
 }  // namespace detkd

@@ -46,22 +46,4 @@ const Kernels* portable_kernels();
 // The widest that this processor runs; DETKD_CPU=avx512|avx2|portable holds it down.
 const Kernels& kernels();
 
-struct Offsets {
-  int64_t student = 0, teacher = 0, gradient = 0, weight = 0, loss = 0;
-};
-
-inline Offsets offsets(const Outer& outer, int64_t index) {
-  Offsets at;
-  for (int d = outer.ndim - 1; d >= 0; --d) {
-    const int64_t i = d == 0 ? index : index % outer.size[d];
-    if (d != 0) index /= outer.size[d];
-    at.student += i * outer.student[d];
-    at.teacher += i * outer.teacher[d];
-    at.gradient += i * outer.gradient[d];
-    at.weight += i * outer.weight[d];
-    at.loss += i * outer.loss[d];
-  }
-  return at;
-}
-
 }  // namespace detkd

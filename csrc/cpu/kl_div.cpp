@@ -12,7 +12,7 @@ namespace {
 constexpr int64_t kLogits = 32768;  // of a piece of work
 constexpr int64_t kTogether = 64;   // positions that kernels like to have together
 
-void run(const detkd::KlDivProblem& p, const at::Tensor&) {
+void run(const detkd::KlDivProblem& p) {
   const bool rows = p.inner == 1;
   int64_t piece = std::max(kLogits / p.classes, rows ? 1 : kTogether);
   if (piece > kTogether) piece -= piece % kTogether;
@@ -23,9 +23,8 @@ void run(const detkd::KlDivProblem& p, const at::Tensor&) {
   if (p.reduced) *p.loss = static_cast<float>(total * p.loss_scale);
 }
 
-std::tuple<at::Tensor, at::Tensor> kl_div(const at::Tensor& student, const at::Tensor& teacher, int64_t dim,
-                                          double temperature, const std::optional<at::Tensor>& weight,
-                                          c10::string_view reduction, bool with_gradient) {
+detkd::LossAndGradient kl_div(const at::Tensor& student, const at::Tensor& teacher, int64_t dim, double temperature,
+                              const std::optional<at::Tensor>& weight, c10::string_view reduction, bool with_gradient) {
   return detkd::call_kl_div(student, teacher, dim, temperature, weight, reduction, with_gradient, &run);
 }
 

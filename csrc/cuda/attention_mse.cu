@@ -1,7 +1,5 @@
 #include "attention_mse.h"
 
-#include <algorithm>
-
 #include "../kernels/attention_mse.cuh"
 
 namespace detkd {
@@ -32,15 +30,7 @@ int64_t attention_mse_workspace(const AttentionMseProblem& p) {
 }
 
 cudaError_t launch_attention_mse(const AttentionMseProblem& p, double* workspace, cudaStream_t stream) {
-  switch (p.maps.type) {
-    case ScalarType::kFloat:
-      return launch<float>(p, workspace, stream);
-    case ScalarType::kHalf:
-      return launch<__half>(p, workspace, stream);
-    case ScalarType::kBFloat16:
-      return launch<__nv_bfloat16>(p, workspace, stream);
-  }
-  return cudaErrorInvalidValue;
+  return for_type<__half, __nv_bfloat16>(p.maps.type, [&](auto x) { return launch<decltype(x)>(p, workspace, stream); });
 }
 
 }  // namespace detkd

@@ -24,15 +24,7 @@ cudaError_t launch(const BinaryKlProblem& p, double* workspace, cudaStream_t str
 int64_t binary_kl_workspace(const BinaryKlProblem& p) { return blocks_of(p); }
 
 cudaError_t launch_binary_kl(const BinaryKlProblem& p, double* workspace, cudaStream_t stream) {
-  switch (p.type) {
-    case ScalarType::kFloat:
-      return launch<float>(p, workspace, stream);
-    case ScalarType::kHalf:
-      return launch<__half>(p, workspace, stream);
-    case ScalarType::kBFloat16:
-      return launch<__nv_bfloat16>(p, workspace, stream);
-  }
-  return cudaErrorInvalidValue;
+  return for_type<__half, __nv_bfloat16>(p.type, [&](auto x) { return launch<decltype(x)>(p, workspace, stream); });
 }
 
 }  // namespace detkd

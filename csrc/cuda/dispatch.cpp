@@ -17,78 +17,58 @@
 
 namespace {
 
-void run_kl_div(const detkd::KlDivProblem& p, const at::Tensor& student) {
-  at::Tensor values;
-  if (p.reduced) values = at::empty({p.outer.count * p.inner}, student.options().dtype(at::kFloat));
-  C10_CUDA_CHECK(detkd::launch_kl_div(p, p.reduced ? values.mutable_data_ptr<float>() : nullptr,
-                                      c10::cuda::getCurrentCUDAStream()));
-}
-
-std::tuple<at::Tensor, at::Tensor> kl_div(const at::Tensor& student, const at::Tensor& teacher, int64_t dim,
-                                          double temperature, const std::optional<at::Tensor>& weight,
-                                          c10::string_view reduction, bool with_gradient) {
+detkd::LossAndGradient kl_div(const at::Tensor& student, const at::Tensor& teacher, int64_t dim, double temperature,
+                              const std::optional<at::Tensor>& weight, c10::string_view reduction, bool with_gradient) {
   const c10::cuda::CUDAGuard guard(student.device());
-  return detkd::call_kl_div(student, teacher, dim, temperature, weight, reduction, with_gradient, &run_kl_div);
+  const auto run = [&](const detkd::KlDivProblem& p) {
+    at::Tensor values;
+    if (p.reduced) values = at::empty({p.outer.count * p.inner}, student.options().dtype(at::kFloat));
+    C10_CUDA_CHECK(detkd::launch_kl_div(p, p.reduced ? values.mutable_data_ptr<float>() : nullptr,
+                                        c10::cuda::getCurrentCUDAStream()));
+  };
+  return detkd::call_kl_div(student, teacher, dim, temperature, weight, reduction, with_gradient, run);
 }
 
 // Launches with scratch that lives until the stream has passed it.
 template <typename Problem>
-void launch(const Problem& p, const at::Tensor& student, int64_t (*room)(const Problem&),
-            cudaError_t (*launcher)(const Problem&, double*, cudaStream_t)) {
-  const at::Tensor workspace = at::empty({room(p)}, student.options().dtype(at::kDouble));
-  C10_CUDA_CHECK(launcher(p, workspace.mutable_data_ptr<double>(), c10::cuda::getCurrentCUDAStream()));
+auto launcher(const at::Tensor& student, int64_t (*room)(const Problem&),
+              cudaError_t (*launch)(const Problem&, double*, cudaStream_t)) {
+  return [&student, room, launch](const Problem& p) {
+    const at::Tensor workspace = at::empty({room(p)}, student.options().dtype(at::kDouble));
+    C10_CUDA_CHECK(launch(p, workspace.mutable_data_ptr<double>(), c10::cuda::getCurrentCUDAStream()));
+  };
 }
 
-void run_binary_kl(const detkd::BinaryKlProblem& p, const at::Tensor& student) {
-  launch(p, student, &detkd::binary_kl_workspace, &detkd::launch_binary_kl);
-}
-
-std::tuple<at::Tensor, at::Tensor> binary_kl(const at::Tensor& student, const at::Tensor& teacher, double temperature,
-                                             double beta, c10::string_view kind,
-                                             const std::optional<at::Tensor>& weight, c10::string_view reduction,
-                                             bool with_gradient) {
+detkd::LossAndGradient binary_kl(const at::Tensor& student, const at::Tensor& teacher, double temperature, double beta,
+                                 c10::string_view kind, const std::optional<at::Tensor>& weight,
+                                 c10::string_view reduction, bool with_gradient) {
   const c10::cuda::CUDAGuard guard(student.device());
   return detkd::call_binary_kl(student, teacher, temperature, beta, kind, weight, reduction, with_gradient,
-                               &run_binary_kl);
+                               launcher(student, &detkd::binary_kl_workspace, &detkd::launch_binary_kl));
 }
 
-std::tuple<at::Tensor, at::Tensor> attention_transfer(const at::Tensor& student, const at::Tensor& teacher, double p,
-                                                      bool with_gradient) {
+detkd::LossAndGradient attention_transfer(const at::Tensor& student, const at::Tensor& teacher, double p,
+                                          bool with_gradient) {
   const c10::cuda::CUDAGuard guard(student.device());
-  const double positions = static_cast<double>(student.size(0) * student.size(2) * student.size(3));
-  return detkd::call_on_maps(
-      "attention_transfer", student, teacher, false, positions, with_gradient, [&](const detkd::FeatureMaps& maps) {
-        const detkd::AttentionTransferProblem problem{maps, teacher.size(1), static_cast<float>(p)};
-        launch(problem, student, &detkd::attention_transfer_workspace, &detkd::launch_attention_transfer);
-      });
+  return detkd::call_attention_transfer(
+      student, teacher, p, with_gradient,
+      launcher(student, &detkd::attention_transfer_workspace, &detkd::launch_attention_transfer));
 }
 
-std::tuple<at::Tensor, at::Tensor> attention_mse(const at::Tensor& student, const at::Tensor& teacher,
-                                                 const std::optional<at::Tensor>& weight, double temperature,
-                                                 double attention_gain, bool with_gradient) {
+detkd::LossAndGradient attention_mse(const at::Tensor& student, const at::Tensor& teacher,
+                                     const std::optional<at::Tensor>& weight, double temperature,
+                                     double attention_gain, bool with_gradient) {
   const c10::cuda::CUDAGuard guard(student.device());
-  at::Tensor weights;
-  if (weight.has_value()) {
-    weights = weight->to(at::kFloat).expand({student.size(0), student.size(2), student.size(3)}).contiguous();
-  }
-  return detkd::call_on_maps(
-      "attention_mse", student, teacher, true, static_cast<double>(student.size(0)), with_gradient,
-      [&](const detkd::FeatureMaps& maps) {
-        const detkd::AttentionMseProblem problem{maps, weights.defined() ? weights.const_data_ptr<float>() : nullptr,
-                                                 static_cast<float>(temperature), static_cast<float>(attention_gain)};
-        launch(problem, student, &detkd::attention_mse_workspace, &detkd::launch_attention_mse);
-      });
+  return detkd::call_attention_mse(student, teacher, weight, temperature, attention_gain, with_gradient,
+                                   launcher(student, &detkd::attention_mse_workspace, &detkd::launch_attention_mse));
 }
 
-std::tuple<at::Tensor, at::Tensor> standardized_mse(const at::Tensor& student, const at::Tensor& teacher, double eps,
-                                                    bool with_gradient) {
+detkd::LossAndGradient standardized_mse(const at::Tensor& student, const at::Tensor& teacher, double eps,
+                                        bool with_gradient) {
   const c10::cuda::CUDAGuard guard(student.device());
-  return detkd::call_on_maps(
-      "standardized_mse", student, teacher, true, static_cast<double>(student.numel()), with_gradient,
-      [&](const detkd::FeatureMaps& maps) {
-        const detkd::StandardizedMseProblem problem{maps, static_cast<float>(eps)};
-        launch(problem, student, &detkd::standardized_mse_workspace, &detkd::launch_standardized_mse);
-      });
+  return detkd::call_standardized_mse(
+      student, teacher, eps, with_gradient,
+      launcher(student, &detkd::standardized_mse_workspace, &detkd::launch_standardized_mse));
 }
 
 void scale(at::Tensor gradient, const at::Tensor& factor) {

@@ -14,23 +14,13 @@ cudaError_t launch(const KlDivProblem& p, float* values, cudaStream_t stream) {
   return cudaGetLastError();
 }
 
-template <typename scalar_t>
-cudaError_t launch_grouped(const KlDivProblem& p, float* values, cudaStream_t stream) {
-  return p.inner == 1 ? launch<WarpGroup, scalar_t>(p, values, stream) : launch<ThreadGroup, scalar_t>(p, values, stream);
-}
-
 }  // namespace
 
 cudaError_t launch_kl_div(const KlDivProblem& p, float* values, cudaStream_t stream) {
-  switch (p.type) {
-    case ScalarType::kFloat:
-      return launch_grouped<float>(p, values, stream);
-    case ScalarType::kHalf:
-      return launch_grouped<__half>(p, values, stream);
-    case ScalarType::kBFloat16:
-      return launch_grouped<__nv_bfloat16>(p, values, stream);
-  }
-  return cudaErrorInvalidValue;
+  return for_type<__half, __nv_bfloat16>(p.type, [&](auto x) {
+    return p.inner == 1 ? launch<WarpGroup, decltype(x)>(p, values, stream)
+                        : launch<ThreadGroup, decltype(x)>(p, values, stream);
+  });
 }
 
 }  // namespace detkd

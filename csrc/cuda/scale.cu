@@ -29,15 +29,8 @@ cudaError_t launch(void* gradient, int64_t count, const float* factor, cudaStrea
 }  // namespace
 
 cudaError_t launch_scale(ScalarType type, void* gradient, int64_t count, const float* factor, cudaStream_t stream) {
-  switch (type) {
-    case ScalarType::kFloat:
-      return launch<float>(gradient, count, factor, stream);
-    case ScalarType::kHalf:
-      return launch<__half>(gradient, count, factor, stream);
-    case ScalarType::kBFloat16:
-      return launch<__nv_bfloat16>(gradient, count, factor, stream);
-  }
-  return cudaErrorInvalidValue;
+  return for_type<__half, __nv_bfloat16>(
+      type, [&](auto x) { return launch<decltype(x)>(gradient, count, factor, stream); });
 }
 
 }  // namespace detkd

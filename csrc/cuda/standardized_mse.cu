@@ -1,7 +1,5 @@
 #include "standardized_mse.h"
 
-#include <algorithm>
-
 #include "../kernels/standardized_mse.cuh"
 
 namespace detkd {
@@ -21,15 +19,7 @@ cudaError_t launch(const StandardizedMseProblem& p, double* workspace, cudaStrea
 int64_t standardized_mse_workspace(const StandardizedMseProblem& p) { return p.maps.channels; }
 
 cudaError_t launch_standardized_mse(const StandardizedMseProblem& p, double* workspace, cudaStream_t stream) {
-  switch (p.maps.type) {
-    case ScalarType::kFloat:
-      return launch<float>(p, workspace, stream);
-    case ScalarType::kHalf:
-      return launch<__half>(p, workspace, stream);
-    case ScalarType::kBFloat16:
-      return launch<__nv_bfloat16>(p, workspace, stream);
-  }
-  return cudaErrorInvalidValue;
+  return for_type<__half, __nv_bfloat16>(p.maps.type, [&](auto x) { return launch<decltype(x)>(p, workspace, stream); });
 }
 
 }  // namespace detkd

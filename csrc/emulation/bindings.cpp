@@ -8,10 +8,12 @@
 #include "../cuda/scale.h"
 #include "../cuda/standardized_mse.h"
 
-extern "C" int emulate_kl_div(int type, const void* student, const void* teacher, void* gradient, const float* weight,
-                              float* loss, int64_t outer, int64_t classes, int64_t inner, float temperature,
-                              float scale, bool reduced) {
-  detkd::KlDivProblem p;
+namespace {
+
+// `outer` runs of `step` logits and `inner` positions each.
+void fill(detkd::LogitsProblem& p, int type, const void* student, const void* teacher, void* gradient,
+          const float* weight, float* loss, int64_t outer, int64_t step, int64_t inner, float temperature, float scale,
+          bool reduced) {
   p.type = static_cast<detkd::ScalarType>(type);
   p.student = student;
   p.teacher = teacher;
@@ -20,15 +22,24 @@ extern "C" int emulate_kl_div(int type, const void* student, const void* teacher
   p.loss = loss;
   p.outer.ndim = 1;
   p.outer.count = p.outer.size[0] = outer;
-  p.outer.student[0] = p.outer.teacher[0] = p.outer.gradient[0] = classes * inner;
+  p.outer.student[0] = p.outer.teacher[0] = p.outer.gradient[0] = step;
   p.outer.weight[0] = p.outer.loss[0] = inner;
-  p.classes = classes;
   p.inner = inner;
-  p.student_stride = p.teacher_stride = p.gradient_stride = inner;
   p.weight_inner = 1;
   p.reduced = reduced;
   p.temperature = temperature;
   p.loss_scale = p.gradient_scale = scale;
+}
+
+}  // namespace
+
+extern "C" int emulate_kl_div(int type, const void* student, const void* teacher, void* gradient, const float* weight,
+                              float* loss, int64_t outer, int64_t classes, int64_t inner, float temperature,
+                              float scale, bool reduced) {
+  detkd::KlDivProblem p;
+  fill(p, type, student, teacher, gradient, weight, loss, outer, classes * inner, inner, temperature, scale, reduced);
+  p.classes = classes;
+  p.student_stride = p.teacher_stride = p.gradient_stride = inner;
   std::vector<float> values(reduced ? outer * inner : 0);
   return detkd::launch_kl_div(p, reduced ? values.data() : nullptr, nullptr);
 }
@@ -41,22 +52,9 @@ extern "C" int emulate_binary_kl(int type, const void* student, const void* teac
                                  float* loss, int64_t outer, int64_t inner, float temperature, float beta,
                                  bool cross_entropy, float scale, bool reduced) {
   detkd::BinaryKlProblem p;
-  p.type = static_cast<detkd::ScalarType>(type);
-  p.student = student;
-  p.teacher = teacher;
-  p.gradient = gradient;
-  p.weight = weight;
-  p.loss = loss;
-  p.outer.ndim = 1;
-  p.outer.count = p.outer.size[0] = outer;
-  p.outer.student[0] = p.outer.teacher[0] = p.outer.gradient[0] = p.outer.weight[0] = p.outer.loss[0] = inner;
-  p.inner = inner;
-  p.weight_inner = 1;
-  p.reduced = reduced;
+  fill(p, type, student, teacher, gradient, weight, loss, outer, inner, inner, temperature, scale, reduced);
   p.cross_entropy = cross_entropy;
-  p.temperature = temperature;
   p.beta = beta;
-  p.loss_scale = p.gradient_scale = scale;
   std::vector<double> workspace(detkd::binary_kl_workspace(p));
   return detkd::launch_binary_kl(p, workspace.data(), nullptr);
 }

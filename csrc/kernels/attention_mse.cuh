@@ -25,8 +25,8 @@ __global__ void focal_space_kernel(const AttentionMseProblem p, FocalRoom room) 
   const int64_t image = index / p.maps.positions, position = index % p.maps.positions;
   double student = 0, teacher = 0;
   for (int64_t c = 0; c < p.maps.channels; ++c) {
-    student += fabsf(to_float(student_at<scalar_t>(p.maps, image, c)[position]));
-    teacher += fabsf(to_float(teacher_at<scalar_t>(p.maps, image, c)[position]));
+    student += fabsf(to_float(student_plane<scalar_t>(p.maps, image, c)[position]));
+    teacher += fabsf(to_float(teacher_plane<scalar_t>(p.maps, image, c)[position]));
   }
   room.space_s[index] = student;
   room.space_t[index] = teacher;
@@ -38,8 +38,8 @@ __global__ void focal_depth_kernel(const AttentionMseProblem p, FocalRoom room) 
   const int64_t image = blockIdx.x / p.maps.channels, channel = blockIdx.x % p.maps.channels;
   double student = 0, teacher = 0;
   for (int64_t i = threadIdx.x; i < p.maps.positions; i += kThreads) {
-    student += fabsf(to_float(student_at<scalar_t>(p.maps, image, channel)[i]));
-    teacher += fabsf(to_float(teacher_at<scalar_t>(p.maps, image, channel)[i]));
+    student += fabsf(to_float(student_plane<scalar_t>(p.maps, image, channel)[i]));
+    teacher += fabsf(to_float(teacher_plane<scalar_t>(p.maps, image, channel)[i]));
   }
   student = block_total(student);
   teacher = block_total(teacher);
@@ -108,8 +108,8 @@ __global__ void focal_error_kernel(const AttentionMseProblem p, FocalRoom room) 
     const int64_t image = index / maps.positions, position = index % maps.positions;
     const float weight = static_cast<float>((p.weight == nullptr ? 1.0 : p.weight[index]) * room.space_t[index]);
     for (int64_t c = 0; c < maps.channels; ++c) {
-      const float s = to_float(student_at<scalar_t>(maps, image, c)[position]);
-      const float d = s - to_float(teacher_at<scalar_t>(maps, image, c)[position]);
+      const float s = to_float(student_plane<scalar_t>(maps, image, c)[position]);
+      const float d = s - to_float(teacher_plane<scalar_t>(maps, image, c)[position]);
       const int64_t channel = image * maps.channels + c;
       // A weight of 0 counts 0, whatever it covers.
       const float error = weight == 0.0f ? 0.0f : weight * static_cast<float>(room.depth_t[channel]) * d;
@@ -117,7 +117,7 @@ __global__ void focal_error_kernel(const AttentionMseProblem p, FocalRoom room) 
       if (maps.gradient == nullptr) continue;
       const float slope = static_cast<float>(room.depth_slope[channel] + room.space_slope[index]);
       const float sign = static_cast<float>((s > 0.0f) - (s < 0.0f));
-      put(gradient_at<scalar_t>(maps, image, c) + position, (2.0f * error + sign * slope) * maps.gradient_scale);
+      put(gradient_plane<scalar_t>(maps, image, c) + position, (2.0f * error + sign * slope) * maps.gradient_scale);
     }
   }
   sum = block_total(sum);

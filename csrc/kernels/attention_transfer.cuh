@@ -17,10 +17,10 @@ __global__ void attention_map_kernel(const AttentionTransferProblem p, double* m
   const int64_t image = index / p.maps.positions, position = index % p.maps.positions;
   double student = 0, teacher = 0;
   for (int64_t c = 0; c < p.maps.channels; ++c) {
-    student += power_of(to_float(student_at<scalar_t>(p.maps, image, c)[position]), p.p);
+    student += power_of(to_float(student_plane<scalar_t>(p.maps, image, c)[position]), p.p);
   }
   for (int64_t c = 0; c < p.teacher_channels; ++c) {
-    teacher += power_of(to_float(teacher_at<scalar_t>(p.maps, image, c)[position]), p.p);
+    teacher += power_of(to_float(teacher_plane<scalar_t>(p.maps, image, c)[position]), p.p);
   }
   maps[index] = student;
   maps[count + index] = teacher;
@@ -60,9 +60,9 @@ __global__ void attention_slope_kernel(const AttentionTransferProblem p, const d
   const int64_t image = index / p.maps.positions, position = index % p.maps.positions;
   const float slope = static_cast<float>(slopes[index]);
   for (int64_t c = 0; c < p.maps.channels; ++c) {
-    const float x = to_float(student_at<scalar_t>(p.maps, image, c)[position]);
+    const float x = to_float(student_plane<scalar_t>(p.maps, image, c)[position]);
     const float magnitude = x == 0.0f ? 0.0f : power_of(x, p.p - 1.0f);
-    put(gradient_at<scalar_t>(p.maps, image, c) + position, copysignf(magnitude, x) * slope);
+    put(gradient_plane<scalar_t>(p.maps, image, c) + position, copysignf(magnitude, x) * slope);
   }
 }
 

@@ -53,24 +53,6 @@ struct ThreadGroup {
   __device__ static float max(float x) { return x; }
 };
 
-struct Offsets {
-  int64_t student = 0, teacher = 0, gradient = 0, weight = 0, loss = 0;
-};
-
-__device__ inline Offsets offsets(const Outer& outer, int64_t index) {
-  Offsets at;
-  for (int d = outer.ndim - 1; d >= 0; --d) {
-    const int64_t i = d == 0 ? index : index % outer.size[d];
-    if (d != 0) index /= outer.size[d];
-    at.student += i * outer.student[d];
-    at.teacher += i * outer.teacher[d];
-    at.gradient += i * outer.gradient[d];
-    at.weight += i * outer.weight[d];
-    at.loss += i * outer.loss[d];
-  }
-  return at;
-}
-
 constexpr int kThreads = 256;  // of every block
 
 // Sum over the threads of a block, in a fixed order; all of them get it.
@@ -94,19 +76,6 @@ __global__ void ordered_sum(const Value* values, int64_t count, double scale, fl
   for (int64_t i = threadIdx.x; i < count; i += kThreads) sum += values[i];
   sum = block_total(sum);
   if (threadIdx.x == 0) *total = static_cast<float>(sum * scale);
-}
-
-template <typename scalar_t>
-__device__ const scalar_t* student_at(const FeatureMaps& maps, int64_t image, int64_t channel) {
-  return static_cast<const scalar_t*>(maps.student) + image * maps.student_batch + channel * maps.student_channel;
-}
-template <typename scalar_t>
-__device__ const scalar_t* teacher_at(const FeatureMaps& maps, int64_t image, int64_t channel) {
-  return static_cast<const scalar_t*>(maps.teacher) + image * maps.teacher_batch + channel * maps.teacher_channel;
-}
-template <typename scalar_t>
-__device__ scalar_t* gradient_at(const FeatureMaps& maps, int64_t image, int64_t channel) {
-  return static_cast<scalar_t*>(maps.gradient) + (image * maps.channels + channel) * maps.positions;
 }
 
 }  // namespace detkd

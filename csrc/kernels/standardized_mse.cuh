@@ -10,8 +10,8 @@ namespace detkd {
 template <typename scalar_t, typename Body>
 __device__ void each_value(const FeatureMaps& maps, int64_t channel, Body body) {
   for (int64_t image = 0; image < maps.batch; ++image) {
-    const scalar_t* student = student_at<scalar_t>(maps, image, channel);
-    const scalar_t* teacher = teacher_at<scalar_t>(maps, image, channel);
+    const scalar_t* student = student_plane<scalar_t>(maps, image, channel);
+    const scalar_t* teacher = teacher_plane<scalar_t>(maps, image, channel);
     const int64_t at = (image * maps.channels + channel) * maps.positions;
     for (int64_t i = threadIdx.x; i < maps.positions; i += kThreads) {
       body(to_float(student[i]), to_float(teacher[i]), at + i);

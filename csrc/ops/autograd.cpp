@@ -16,9 +16,7 @@ at::Tensor scaled(const at::Tensor& gradient, const at::Tensor& factor, bool in_
   if (!in_place) return gradient.to(at::kFloat).mul(factor).to(gradient.scalar_type());
   // A graph that is kept will need the gradient again as it is; else nobody will, and it is scaled where it lies.
   const at::Tensor result = torch::autograd::get_current_graph_task_keep_graph() ? gradient.clone() : gradient;
-  static const auto scale = c10::Dispatcher::singleton()
-                                .findSchemaOrThrow("detkd::scale_", "")
-                                .typed<void(at::Tensor, const at::Tensor&)>();
+  static const auto scale = find_op<void(at::Tensor, const at::Tensor&)>("detkd::scale_");
   scale.call(result, factor);
   return result;
 }

@@ -1,15 +1,14 @@
 // Autograd of the fused ops: their gradient is ready after forward, backward multiplies it by the incoming one.
 #pragma once
 
-#include <ATen/core/Tensor.h>
+#include <ATen/core/dispatch/Dispatcher.h>
 
 #include <functional>
 #include <optional>
-#include <tuple>
+
+#include "tensors.h"
 
 namespace detkd {
-
-using LossAndGradient = std::tuple<at::Tensor, at::Tensor>;
 
 struct Differentiation {
   const char* op;
@@ -20,6 +19,12 @@ struct Differentiation {
   // The dimension that a loss that is not reduced lacks; none where it has them all.
   std::optional<int64_t> broadcast;
 };
+
+// The op of that name, to be called with a function's own signature.
+template <typename Op>
+auto find_op(const char* name) {
+  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Op>();
+}
 
 // Runs the op below autograd and connects its loss to the student.
 LossAndGradient differentiate(const at::Tensor& student, const Differentiation& how,

@@ -7,11 +7,30 @@
 
 #include <cstdint>
 
+#ifdef __CUDACC__
+#define DETKD_ANYWHERE __host__ __device__
+#else
+#define DETKD_ANYWHERE
+#endif
+
 namespace detkd {
 
 enum class ScalarType : int { kFloat, kHalf, kBFloat16 };
 
 constexpr int64_t bytes_of(ScalarType type) { return type == ScalarType::kFloat ? 4 : 2; }
+
+// Calls call(float{}), call(Half{}) or call(BFloat16{}), whatever a kernel's 16-bit types are.
+template <typename Half, typename BFloat16, typename Call>
+auto for_type(ScalarType type, const Call& call) {
+  switch (type) {
+    case ScalarType::kHalf:
+      return call(Half{});
+    case ScalarType::kBFloat16:
+      return call(BFloat16{});
+    default:
+      return call(float{});
+  }
+}
 
 constexpr int kMaxDims = 6;
 
@@ -24,6 +43,40 @@ struct Outer {
           loss[kMaxDims] = {};
 };
 
+struct Offsets {
+  int64_t student = 0, teacher = 0, gradient = 0, weight = 0, loss = 0;
+};
+
+// Where the tensors stand at the index-th of the outer dimensions' positions.
+DETKD_ANYWHERE inline Offsets offsets(const Outer& outer, int64_t index) {
+  Offsets at;
+  for (int d = outer.ndim - 1; d >= 0; --d) {
+    const int64_t i = d == 0 ? index : index % outer.size[d];
+    if (d != 0) index /= outer.size[d];
+    at.student += i * outer.student[d];
+    at.teacher += i * outer.teacher[d];
+    at.gradient += i * outer.gradient[d];
+    at.weight += i * outer.weight[d];
+    at.loss += i * outer.loss[d];
+  }
+  return at;
+}
+
+// What kl_div and binary_kl share.
+struct LogitsProblem {
+  ScalarType type = ScalarType::kFloat;
+  const void* student = nullptr;
+  const void* teacher = nullptr;
+  void* gradient = nullptr;
+  const float* weight = nullptr;  // null: 1 everywhere
+  float* loss = nullptr;          // reduced: one float, loss_scale * sum of values; else the values of positions
+  Outer outer;
+  int64_t inner = 1;
+  int64_t weight_inner = 0, loss_inner = 1;  // strides along inner
+  bool reduced = true;
+  float temperature = 1, loss_scale = 1, gradient_scale = 1;
+};
+
 // detkd::kl_div. One position is `classes` logits; positions number outer.count * inner.
 //
 //   value    = w * T^2 * sum_c p_t (log p_t - log p_s),  p = softmax(logits / T)
@@ -33,19 +86,9 @@ struct Outer {
 // student, teacher and gradient (stride 1 along inner) and class strides are whatever they are.
 // A position of weight 0 counts 0 with gradient 0, whatever it holds. So does one whose student or teacher is -inf
 // throughout. Else a NaN (or +inf) makes value and gradient of its position NaN. Terms with p_t = 0 count 0.
-struct KlDivProblem {
-  ScalarType type = ScalarType::kFloat;
-  const void* student = nullptr;
-  const void* teacher = nullptr;
-  void* gradient = nullptr;
-  const float* weight = nullptr;  // null: 1 everywhere
-  float* loss = nullptr;          // reduced: one float, loss_scale * sum of values; else the values of positions
-  Outer outer;
-  int64_t classes = 1, inner = 1;
+struct KlDivProblem : LogitsProblem {
+  int64_t classes = 1;
   int64_t student_stride = 1, teacher_stride = 1, gradient_stride = 1;  // between classes
-  int64_t weight_inner = 0, loss_inner = 1;                             // along inner
-  bool reduced = true;
-  float temperature = 1, loss_scale = 1, gradient_scale = 1;
 };
 
 // detkd::binary_kl. Every logit is a Bernoulli variable of its own, a = sigmoid(t / T), b = sigmoid(s / T).
@@ -56,18 +99,9 @@ struct KlDivProblem {
 //
 // where the second summand is 0 at b = a. Student, teacher and gradient have stride 1 along inner.
 // A logit of weight 0 counts 0 with gradient 0; infinite logits are probabilities 0 and 1; NaN stays NaN.
-struct BinaryKlProblem {
-  ScalarType type = ScalarType::kFloat;
-  const void* student = nullptr;
-  const void* teacher = nullptr;
-  void* gradient = nullptr;
-  const float* weight = nullptr;
-  float* loss = nullptr;  // as in KlDivProblem
-  Outer outer;
-  int64_t inner = 1;
-  int64_t weight_inner = 0, loss_inner = 1;
-  bool reduced = true, cross_entropy = false;
-  float temperature = 1, beta = 0, loss_scale = 1, gradient_scale = 1;
+struct BinaryKlProblem : LogitsProblem {
+  bool cross_entropy = false;
+  float beta = 0;
 };
 
 // The three ops on feature maps [batch, channels, positions], positions (H * W) being neighbours. The gradient is laid
@@ -82,6 +116,19 @@ struct FeatureMaps {
   int64_t student_batch = 0, student_channel = 0, teacher_batch = 0, teacher_channel = 0;  // strides
   float gradient_scale = 1;  // multiplies the gradient and nothing else
 };
+
+template <typename T>
+DETKD_ANYWHERE const T* student_plane(const FeatureMaps& maps, int64_t image, int64_t channel) {
+  return static_cast<const T*>(maps.student) + image * maps.student_batch + channel * maps.student_channel;
+}
+template <typename T>
+DETKD_ANYWHERE const T* teacher_plane(const FeatureMaps& maps, int64_t image, int64_t channel) {
+  return static_cast<const T*>(maps.teacher) + image * maps.teacher_batch + channel * maps.teacher_channel;
+}
+template <typename T>
+DETKD_ANYWHERE T* gradient_plane(const FeatureMaps& maps, int64_t image, int64_t channel) {
+  return static_cast<T*>(maps.gradient) + (image * maps.channels + channel) * maps.positions;
+}
 
 // detkd::attention_transfer. A(f) = sum_c |f_c|^p, normalised over positions to length 1 (divided by max(length, 1e-12)).
 //

@@ -1,7 +1,5 @@
 #include "tensors.h"
 
-#include <ATen/Functions.h>
-
 #include <algorithm>
 
 namespace detkd {
@@ -24,20 +22,6 @@ ScalarType scalar_type_of(const at::Tensor& tensor) {
     default:
       TORCH_CHECK(false, "detkd: expected float32, float16 or bfloat16, but got ", tensor.scalar_type());
   }
-}
-
-double divisor(const at::Tensor& tensor, int64_t dim, std::string_view reduction) {
-  if (reduction == "none" || reduction == "sum") return 1;
-  int64_t all = 1, first = 0;
-  for (int64_t d = 0; d < tensor.dim(); ++d) {
-    if (d == dim) continue;
-    const int64_t size = tensor.sym_size(d).guard_int(__FILE__, __LINE__);
-    if (first == 0) first = std::max<int64_t>(size, 1);
-    all *= size;
-  }
-  if (reduction == "mean") return std::max<double>(static_cast<double>(all), 1);
-  TORCH_CHECK(reduction == "batchmean", "detkd: expected reduction to be none, sum, mean or batchmean, but got ", reduction);
-  return std::max<double>(static_cast<double>(first), 1);
 }
 
 float gradient_scale(ScalarType type, double divisor) {
@@ -86,11 +70,6 @@ bool fill_outer(const std::vector<Dimension>& dims, Outer& outer) {
     outer.loss[i] = d.loss;
   }
   return true;
-}
-
-Pair contiguous(const Pair& pair) {
-  const at::Tensor student = pair.student.contiguous();
-  return {student, pair.teacher.contiguous(), pair.gradient.defined() ? at::empty_like(student) : pair.gradient};
 }
 
 }  // namespace detkd

@@ -3,22 +3,19 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <array>
-#include <optional>
-#include <string_view>
+#include <tuple>
 #include <vector>
 
 #include "problem.h"
 
 namespace detkd {
 
-// Refuses two tensors of unlike shape, type or device, and types without kernels.
+using LossAndGradient = std::tuple<at::Tensor, at::Tensor>;
+
+// Refuses two tensors of unlike type or device.
 void check_pair(const char* op, const at::Tensor& student, const at::Tensor& teacher);
 
 ScalarType scalar_type_of(const at::Tensor& tensor);
-
-// What the reduction of that name divides by, for the positions of `tensor` without `dim` (-1: all of them); 1 for none.
-double divisor(const at::Tensor& tensor, int64_t dim, std::string_view reduction);
 
 // The gradient's factor 1 / divisor. A float16 gradient comes undivided: divided by tens of thousands of positions it
 // would sink below the type's range before a loss scale could lift it. Its backward divides.
@@ -33,11 +30,5 @@ std::vector<Dimension> dimensions(const at::Tensor& student, const at::Tensor& t
 std::vector<Dimension> collapse(std::vector<Dimension> dims);
 // False where there are too many.
 bool fill_outer(const std::vector<Dimension>& dims, Outer& outer);
-
-// Runs a kernel that needs more order than the tensors have on contiguous copies.
-struct Pair {
-  at::Tensor student, teacher, gradient;
-};
-Pair contiguous(const Pair& pair);
 
 }  // namespace detkd

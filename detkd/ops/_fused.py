@@ -12,17 +12,22 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from detkd.ops._extension import load_error, note_kernels
+from detkd.ops._common import promote
+from detkd.ops._extension import load_error, note_kernels, use_fused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import Tensor
 
+    from detkd.types import Backend
+
 _library = torch.library.Library("detkd", "FRAGMENT")
 
 
-def define(name: str, arguments: str, reference: Callable[..., Tensor], loss_shape: Callable[..., tuple[int, ...]]) -> None:
+def define(
+    name: str, arguments: str, reference: Callable[..., Tensor], loss_shape: Callable[..., tuple[int, ...]]
+) -> Callable[..., Tensor]:
     """Define ``torch.ops.detkd.<name>(student, teacher, <arguments>, with_gradient) -> (loss, gradient)``.
 
     Args:
@@ -30,6 +35,9 @@ def define(name: str, arguments: str, reference: Callable[..., Tensor], loss_sha
         arguments: Its arguments between `teacher` and `with_gradient`, in the language of torch's schemas.
         reference: The same in plain PyTorch: takes all arguments but the last, returns the loss.
         loss_shape: Shape of the loss, from the same arguments.
+
+    Returns:
+        ``run(backend, student, teacher, *arguments)``: the loss, from the kernel or the reference as `backend` asks.
     """
     _library.define(
         f"{name}(Tensor student, Tensor teacher, {arguments}, bool with_gradient) -> (Tensor, Tensor)",
@@ -55,6 +63,16 @@ def define(name: str, arguments: str, reference: Callable[..., Tensor], loss_sha
         torch.library.register_fake(f"detkd::{name}", fake, lib=_library)
     else:  # differentiable as it is
         _library.impl(name, plain, "CompositeImplicitAutograd")
+    op = getattr(torch.ops.detkd, name)
+
+    def run(backend: Backend, student: Tensor, teacher: Tensor, *others: Any) -> Tensor:
+        student, teacher = promote(student, teacher.detach())
+        if use_fused(name, backend, student, teacher):
+            loss: Tensor = op(student, teacher, *others, student.requires_grad and torch.is_grad_enabled())[0]
+            return loss
+        return reference(student, teacher, *others)
+
+    return run
 
 
 _library.define("scale_(Tensor(a!) gradient, Tensor factor) -> ()", tags=(torch.Tag.pt2_compliant_tag,))

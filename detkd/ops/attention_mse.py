@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from detkd.errors import ArgumentError
-from detkd.ops import _extension
-from detkd.ops._common import accumulate, check_maps, check_pair, check_temperature, expand_weight, promote
+from detkd.ops._common import accumulate, check_maps, check_pair, check_temperature, expand_weight
 from detkd.ops._fused import define
 
 if TYPE_CHECKING:
@@ -59,12 +58,7 @@ def attention_mse(
     if not attention_gain >= 0:
         raise ArgumentError(f"Expected argument `attention_gain` to be at least 0, but got {attention_gain}.")
     weight = expand_weight(weight, (student.shape[0], *student.shape[2:]))
-    student, teacher = promote(student, teacher.detach())
-    if _extension.use_fused("attention_mse", backend, student, teacher):
-        wanted = student.requires_grad and torch.is_grad_enabled()
-        loss: Tensor = torch.ops.detkd.attention_mse(student, teacher, weight, temperature, attention_gain, wanted)[0]
-        return loss
-    return attention_mse_reference(student, teacher, weight, temperature, attention_gain)
+    return _run(backend, student, teacher, weight, temperature, attention_gain)
 
 
 def attention_mse_reference(
@@ -89,7 +83,7 @@ def _attention(maps: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     return space, channels * (strength.mean(2) / temperature).softmax(1)
 
 
-define(
+_run = define(
     "attention_mse",
     "Tensor? weight, float temperature, float attention_gain",
     reference=attention_mse_reference,

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
 import torch.nn.functional as F
 
 from detkd.errors import ArgumentError
-from detkd.ops import _extension
-from detkd.ops._common import accumulate, check_floating, check_maps, promote
+from detkd.ops._common import accumulate, check_floating, check_maps
 from detkd.ops._fused import define
 
 if TYPE_CHECKING:
@@ -50,12 +48,7 @@ def attention_transfer(student: Tensor, teacher: Tensor, p: float = 2.0, backend
         )
     if not p >= 1:
         raise ArgumentError(f"Expected argument `p` to be at least 1, but got {p}.")
-    student, teacher = promote(student, teacher.detach())
-    if _extension.use_fused("attention_transfer", backend, student, teacher):
-        wanted = student.requires_grad and torch.is_grad_enabled()
-        loss: Tensor = torch.ops.detkd.attention_transfer(student, teacher, p, wanted)[0]
-        return loss
-    return attention_transfer_reference(student, teacher, p)
+    return _run(backend, student, teacher, p)
 
 
 def attention_transfer_reference(student: Tensor, teacher: Tensor, p: float) -> Tensor:
@@ -68,4 +61,4 @@ def _attention(maps: Tensor, p: float) -> Tensor:
     return F.normalize(accumulate(maps).abs().pow(p).sum(1).flatten(1), dim=1)
 
 
-define("attention_transfer", "float p", reference=attention_transfer_reference, loss_shape=lambda *_: ())
+_run = define("attention_transfer", "float p", reference=attention_transfer_reference, loss_shape=lambda *_: ())

@@ -8,14 +8,12 @@ import torch
 import torch.nn.functional as F
 
 from detkd.errors import ArgumentError
-from detkd.ops import _extension
 from detkd.ops._common import (
     accumulate,
     check_pair,
     check_reduction,
     check_temperature,
     expand_weight,
-    promote,
     reduce,
 )
 from detkd.ops._fused import define
@@ -68,12 +66,7 @@ def binary_kl(
     if kind not in {"kl", "bce"}:
         raise ArgumentError(f"Expected argument `kind` to be 'kl' or 'bce', but got {kind!r}.")
     weight = expand_weight(weight, student.shape)
-    student, teacher = promote(student, teacher.detach())
-    if _extension.use_fused("binary_kl", backend, student, teacher):
-        wanted = student.requires_grad and torch.is_grad_enabled()
-        loss: Tensor = torch.ops.detkd.binary_kl(student, teacher, temperature, beta, kind, weight, reduction, wanted)[0]
-        return loss
-    return binary_kl_reference(student, teacher, temperature, beta, kind, weight, reduction)
+    return _run(backend, student, teacher, temperature, beta, kind, weight, reduction)
 
 
 def binary_kl_reference(
@@ -107,7 +100,7 @@ def _product(probability: Tensor, surprise: Tensor) -> Tensor:
     return probability * torch.where(zero, torch.zeros_like(surprise), surprise)
 
 
-define(
+_run = define(
     "binary_kl",
     "float temperature, float beta, str kind, Tensor? weight, str reduction",
     reference=binary_kl_reference,

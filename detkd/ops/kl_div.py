@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING
 import torch
 
 from detkd.errors import ArgumentError
-from detkd.ops import _extension
 from detkd.ops._common import (
     accumulate,
     check_pair,
     check_reduction,
     check_temperature,
     expand_weight,
-    promote,
     reduce,
 )
 from detkd.ops._fused import define
@@ -62,12 +60,7 @@ def kl_div(
     check_reduction(reduction)
     dim = _check_dim(dim, student.ndim)
     weight = expand_weight(weight, _positions(student, dim))
-    student, teacher = promote(student, teacher.detach())
-    if _extension.use_fused("kl_div", backend, student, teacher):
-        wanted = student.requires_grad and torch.is_grad_enabled()
-        loss: Tensor = torch.ops.detkd.kl_div(student, teacher, dim, temperature, weight, reduction, wanted)[0]
-        return loss
-    return kl_div_reference(student, teacher, dim, temperature, weight, reduction)
+    return _run(backend, student, teacher, dim, temperature, weight, reduction)
 
 
 def kl_div_reference(
@@ -104,7 +97,7 @@ def _positions(student: Tensor, dim: int) -> tuple[int, ...]:
     return (*student.shape[:dim], *student.shape[dim + 1 :])
 
 
-define(
+_run = define(
     "kl_div",
     "int dim, float temperature, Tensor? weight, str reduction",
     reference=kl_div_reference,

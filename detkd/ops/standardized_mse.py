@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from detkd.ops import _extension
-from detkd.ops._common import accumulate, check_maps, check_pair, promote
+from detkd.ops._common import accumulate, check_maps, check_pair
 from detkd.ops._fused import define
 
 if TYPE_CHECKING:
@@ -39,12 +38,7 @@ def standardized_mse(student: Tensor, teacher: Tensor, eps: float = 1e-6, backen
     """
     check_pair(student, teacher)
     check_maps(student, "student")
-    student, teacher = promote(student, teacher.detach())
-    if _extension.use_fused("standardized_mse", backend, student, teacher):
-        wanted = student.requires_grad and torch.is_grad_enabled()
-        loss: Tensor = torch.ops.detkd.standardized_mse(student, teacher, eps, wanted)[0]
-        return loss
-    return standardized_mse_reference(student, teacher, eps)
+    return _run(backend, student, teacher, eps)
 
 
 def standardized_mse_reference(student: Tensor, teacher: Tensor, eps: float) -> Tensor:
@@ -61,4 +55,4 @@ def _standardize(features: Tensor, eps: float) -> Tensor:
     return (accumulate(features) - mean) / (variance.clamp(min=eps**2).sqrt() + eps)
 
 
-define("standardized_mse", "float eps", reference=standardized_mse_reference, loss_shape=lambda *_: ())
+_run = define("standardized_mse", "float eps", reference=standardized_mse_reference, loss_shape=lambda *_: ())

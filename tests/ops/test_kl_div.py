@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from detkd.errors import ArgumentError, BackendError
 from detkd.ops import kl_div
-from detkd.ops._extension import load_error
+from detkd.ops._extension import cpu_capabilities, load_error
 from tests.ops.reference import BACKENDS, BOUNDS, assert_close, dense_like
 
 INF = float("inf")
@@ -282,8 +283,6 @@ def test_gradcheck_of_the_reference() -> None:
 @pytest.mark.parametrize("name", ["avx512", "avx2", "portable"])
 def test_every_instruction_set(name: str) -> None:
     """Runs this file's numeric tests again with the kernels of a narrower instruction set."""
-    from detkd.ops._extension import cpu_capabilities
-
     if name not in cpu_capabilities():
         with pytest.raises(subprocess.CalledProcessError):
             _run_numeric_tests(name)
@@ -295,7 +294,7 @@ def _run_numeric_tests(name: str) -> None:
     chosen = "test_against_float64 or test_strided or test_void or test_zero or test_backends or test_a_student"
     subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", chosen, "tests/ops"],
-        env={**__import__("os").environ, "DETKD_CPU": name},
+        env={**os.environ, "DETKD_CPU": name},
         check=True,
         timeout=300,
     )

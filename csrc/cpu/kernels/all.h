@@ -2,7 +2,7 @@
 #pragma once
 
 #include "exponentials.h"
-#include "feature_maps.h"
+#include "vectors.h"
 
 #include "attention_mse.h"
 #include "attention_transfer.h"

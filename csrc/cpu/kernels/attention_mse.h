@@ -1,6 +1,8 @@
 // detkd::attention_mse on vectors, in namespace detkd::DETKD_ISA; see ops/problem.h for what it computes.
 #pragma once
 
+#include "feature_maps.h"
+
 namespace detkd::DETKD_ISA {
 
 // Sums of |f| of one image over a piece of its positions: over channels for each position, over the piece for each channel.
@@ -86,26 +88,12 @@ double focal_errors_of(const AttentionMseProblem& p, int64_t image, int64_t begi
 }
 
 inline void focal_sums(const AttentionMseProblem& p, int64_t image, int64_t begin, int64_t end, const FocalSums& out) {
-  switch (p.maps.type) {
-    case ScalarType::kHalf:
-      return focal_sums_of<Half>(p, image, begin, end, out);
-    case ScalarType::kBFloat16:
-      return focal_sums_of<BFloat16>(p, image, begin, end, out);
-    default:
-      return focal_sums_of<float>(p, image, begin, end, out);
-  }
+  for_type<Half, BFloat16>(p.maps.type, [&](auto x) { focal_sums_of<decltype(x)>(p, image, begin, end, out); });
 }
 
 inline double focal_errors(const AttentionMseProblem& p, int64_t image, int64_t begin, int64_t end,
                            const FocalWeights& weights) {
-  switch (p.maps.type) {
-    case ScalarType::kHalf:
-      return focal_errors_of<Half>(p, image, begin, end, weights);
-    case ScalarType::kBFloat16:
-      return focal_errors_of<BFloat16>(p, image, begin, end, weights);
-    default:
-      return focal_errors_of<float>(p, image, begin, end, weights);
-  }
+  return for_type<Half, BFloat16>(p.maps.type, [&](auto x) { return focal_errors_of<decltype(x)>(p, image, begin, end, weights); });
 }
 
 }  // namespace detkd::DETKD_ISA

@@ -1,6 +1,8 @@
 // detkd::attention_transfer on vectors, in namespace detkd::DETKD_ISA; see ops/problem.h for what it computes.
 #pragma once
 
+#include "feature_maps.h"
+
 namespace detkd::DETKD_ISA {
 
 // |x|^p; exponents other than 1 and 2 are rare, and not worth a vector power.
@@ -61,26 +63,12 @@ void attention_slopes_of(const AttentionTransferProblem& p, int64_t image, int64
 }
 
 inline void attention_maps(const AttentionTransferProblem& p, int64_t image, int64_t begin, int64_t end, double* maps) {
-  switch (p.maps.type) {
-    case ScalarType::kHalf:
-      return attention_maps_of<Half>(p, image, begin, end, maps);
-    case ScalarType::kBFloat16:
-      return attention_maps_of<BFloat16>(p, image, begin, end, maps);
-    default:
-      return attention_maps_of<float>(p, image, begin, end, maps);
-  }
+  for_type<Half, BFloat16>(p.maps.type, [&](auto x) { attention_maps_of<decltype(x)>(p, image, begin, end, maps); });
 }
 
 inline void attention_slopes(const AttentionTransferProblem& p, int64_t image, int64_t begin, int64_t end,
                              const float* slope) {
-  switch (p.maps.type) {
-    case ScalarType::kHalf:
-      return attention_slopes_of<Half>(p, image, begin, end, slope);
-    case ScalarType::kBFloat16:
-      return attention_slopes_of<BFloat16>(p, image, begin, end, slope);
-    default:
-      return attention_slopes_of<float>(p, image, begin, end, slope);
-  }
+  for_type<Half, BFloat16>(p.maps.type, [&](auto x) { attention_slopes_of<decltype(x)>(p, image, begin, end, slope); });
 }
 
 }  // namespace detkd::DETKD_ISA

@@ -8,6 +8,9 @@
 //   |b - a| = (signs differ ? 1 - e_x e_z : |e_x - e_z|) / ((1 + e_x) (1 + e_z))
 #pragma once
 
+#include "exponentials.h"
+#include "vectors.h"
+
 namespace detkd::DETKD_ISA {
 
 struct Bernoulli {
@@ -74,20 +77,14 @@ class BinaryKlRun {
   template <int kBeta, bool kEntropy>
   double sum(int64_t begin, int64_t end) const {
     V total = set(0.0f);
-    for (int64_t i = begin; i < end; i += kWidth) total = total + step<kBeta, kEntropy>(i, std::min<int64_t>(kWidth, end - i));
-    float lanes[kWidth];
-    store(lanes, total);
-    double sum = 0;
-    for (const float lane : lanes) sum += lane;
-    return sum;
+    for_vectors(begin, end, [&](int64_t i, int64_t n) { total = total + step<kBeta, kEntropy>(i, n); });
+    return lane_sum(total);
   }
 
  private:
   template <int kBeta, bool kEntropy>
   V step(int64_t i, int64_t n) const {
-    const bool whole = n == kWidth;
-    const V s = whole ? load(student + i) : load(student + i, n, 0.0f);
-    const V t = whole ? load(teacher + i) : load(teacher + i, n, 0.0f);
+    const V s = load_part(student + i, n, 0.0f), t = load_part(teacher + i, n, 0.0f);
     const V w = weights(i, n), temperature = set(p.temperature), zero = set(0.0f);
     const Modulated m = modulate<kBeta>(bernoulli<kEntropy>(s, t, set(1.0f / p.temperature)), set(p.beta));
     const M nan = unordered(s, t), counts = differ(w, zero);
@@ -95,15 +92,15 @@ class BinaryKlRun {
     const V value = held(m.value * (temperature * temperature * w));
     if (gradient != nullptr) {
       const V slope = held(with_sign_of(m.slope, s - t) * (set(p.temperature * p.gradient_scale) * w));
-      whole ? store(gradient + i, slope) : store(gradient + i, slope, n);
+      store_part(gradient + i, slope, n);
     }
     if (!p.reduced) deliver(value, i, n);
     return value;
   }
 
   V weights(int64_t i, int64_t n) const {
-    if (weight == nullptr) return n == kWidth ? set(1.0f) : load(kOnes, n, 0.0f);
-    if (p.weight_inner == 1) return n == kWidth ? load(weight + i) : load(weight + i, n, 0.0f);
+    if (weight == nullptr) return load_part(kOnes, n, 0.0f);
+    if (p.weight_inner == 1) return load_part(weight + i, n, 0.0f);
     float values[kWidth] = {};
     for (int64_t k = 0; k < n; ++k) values[k] = weight[(i + k) * p.weight_inner];
     return load(values);
@@ -146,14 +143,7 @@ double binary_kl_of(const BinaryKlProblem& p, int64_t begin, int64_t end) {
 
 // Logits [begin, end), counted along inner first; returns the unscaled sum of their values.
 inline double binary_kl(const BinaryKlProblem& p, int64_t begin, int64_t end) {
-  switch (p.type) {
-    case ScalarType::kHalf:
-      return binary_kl_of<Half>(p, begin, end);
-    case ScalarType::kBFloat16:
-      return binary_kl_of<BFloat16>(p, begin, end);
-    default:
-      return binary_kl_of<float>(p, begin, end);
-  }
+  return for_type<Half, BFloat16>(p.type, [&](auto x) { return binary_kl_of<decltype(x)>(p, begin, end); });
 }
 
 }  // namespace detkd::DETKD_ISA

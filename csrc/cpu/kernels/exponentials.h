@@ -4,13 +4,6 @@
 
 namespace detkd::DETKD_ISA {
 
-struct Sum {
-  static V apply(V a, V b) { return a + b; }
-};
-struct Max {
-  static V apply(V a, V b) { return max(a, b); }
-};
-
 // 2^f - 1 for |f| <= 1/2.
 inline V fraction(V f) {
   V p = set(0.00133335387f);
@@ -34,11 +27,7 @@ inline Power power_of_two(V x) {
 }
 
 // 2^x for x <= 0; 0 for -inf and NaN.
-inline V exp2(V x) {
-  const V held = max(x, set(-200.0f));
-  const V n = round(held);
-  return scale(set(1.0f) + fraction(held - n), n);
-}
+inline V exp2(V x) { return power_of_two(x).power; }
 
 // 1 - 2^x for x <= 0, accurate also where x is small; 1 for -inf and NaN.
 inline V one_minus_exp2(V x) { return power_of_two(x).complement; }

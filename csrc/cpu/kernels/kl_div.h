@@ -82,14 +82,7 @@ double kl_div_positions(const KlDivProblem& p, int64_t begin, int64_t end) {
 
 // Work on positions [begin, end); returns the unscaled sum of their values.
 inline double kl_div(const KlDivProblem& p, int64_t begin, int64_t end) {
-  switch (p.type) {
-    case ScalarType::kHalf:
-      return kl_div_positions<Half>(p, begin, end);
-    case ScalarType::kBFloat16:
-      return kl_div_positions<BFloat16>(p, begin, end);
-    default:
-      return kl_div_positions<float>(p, begin, end);
-  }
+  return for_type<Half, BFloat16>(p.type, [&](auto x) { return kl_div_positions<decltype(x)>(p, begin, end); });
 }
 
 }  // namespace detkd::DETKD_ISA

@@ -38,8 +38,7 @@ struct ColumnTile {
 
   // Lanes past the last position hold 0 twice, which is a loss of 0.
   V fetch(const T* from, int group) const {
-    const int64_t left = count - group * kWidth;
-    return left >= kWidth ? load(from + group * kWidth) : load(from + group * kWidth, left, 0.0f);
+    return load_part(from + group * kWidth, std::min<int64_t>(kWidth, count - group * kWidth), 0.0f);
   }
 };
 
@@ -52,7 +51,7 @@ class ColumnGroup {
         group(group),
         count(static_cast<int>(std::min<int64_t>(kWidth, tile.count - group * kWidth))),
         // A part of a cache line alone costs more than it saves.
-        past_caches(kWidth * sizeof(T) == 64 && count == kWidth && streams<T>(p, p.gradient_stride)),
+        past_caches(kWidth * sizeof(T) == 64 && count == kWidth && streams_logits<T>(p, p.gradient_stride)),
         top{tile.top_s[group], tile.top_t[group], tile.top_s[group] - tile.top_t[group]} {
     for (int i = 0; i < count; ++i) {
       weights[i] = p.weight == nullptr ? 1.0f : p.weight[tile.at.weight + (group * kWidth + i) * p.weight_inner];
@@ -95,23 +94,12 @@ class ColumnGroup {
         slope = kl_slope(term.e_t, term.d, outcome.rho, outcome.factor);
       }
       T* to = static_cast<T*>(p.gradient) + tile.at.gradient + c * p.gradient_stride + group * kWidth;
-      if (past_caches) {
-        stream(to, slope);
-      } else {
-        count == kWidth ? store(to, slope) : store(to, slope, count);
-      }
+      put(to, slope, count, past_caches);
     }
   }
 
   double deliver(V value) const {
-    float values[kWidth];
-    store(values, value);
-    double total = 0;
-    for (int i = 0; i < count; ++i) {
-      total += values[i];
-      if (!p.reduced) p.loss[tile.at.loss + (group * kWidth + i) * p.loss_inner] = values[i];
-    }
-    return total;
+    return DETKD_ISA::deliver(value, count, p, [&](int i) { return tile.at.loss + (group * kWidth + i) * p.loss_inner; });
   }
 
  private:

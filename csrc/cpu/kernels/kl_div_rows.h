@@ -9,7 +9,7 @@ template <typename T>
 class RowGroup {
  public:
   RowGroup(const KlDivProblem& problem, int64_t first, int count, float* scratch)
-      : p(problem), count(count), ahead(count * p.classes), past_caches(streams<T>(p, p.classes)) {
+      : p(problem), count(count), ahead(count * p.classes), past_caches(streams_logits<T>(p, p.classes)) {
     const int64_t room = 2 * ((p.classes + kWidth - 1) / kWidth) * kWidth;
     for (int r = 0; r < count; ++r) {
       const Offsets at = offsets(p.outer, first + r);
@@ -74,14 +74,7 @@ class RowGroup {
   }
 
   double deliver(V value) const {
-    float values[kWidth];
-    store(values, value);
-    double total = 0;
-    for (int r = 0; r < count; ++r) {
-      total += values[r];
-      if (!p.reduced) p.loss[losses[r]] = values[r];
-    }
-    return total;
+    return DETKD_ISA::deliver(value, count, p, [&](int r) { return losses[r]; });
   }
 
  private:
@@ -135,7 +128,7 @@ class RowGroup {
     int64_t c = 0;
     for (; c + kWidth <= p.classes; c += kWidth) {
       const V x = slope(r, c, kWidth, top, rate, rho, factor);
-      past_caches ? stream(gradient[r] + c, x) : store(gradient[r] + c, x);
+      put(gradient[r] + c, x, kWidth, past_caches);
     }
     if (c < p.classes) store(gradient[r] + c, slope(r, c, p.classes - c, top, rate, rho, factor), p.classes - c);
   }

@@ -69,20 +69,13 @@ class ShortRowGroup {
       transpose(block);
       for (int r = 0; r < count; ++r) {
         T* to = static_cast<T*>(p.gradient) + at[r].gradient + c;
-        n == kWidth ? store(to, block[r]) : store(to, block[r], n);
+        store_part(to, block[r], n);
       }
     }
   }
 
   double deliver(V value) const {
-    float values[kWidth];
-    store(values, value);
-    double total = 0;
-    for (int r = 0; r < count; ++r) {
-      total += values[r];
-      if (!p.reduced) p.loss[at[r].loss] = values[r];
-    }
-    return total;
+    return DETKD_ISA::deliver(value, count, p, [&](int r) { return at[r].loss; });
   }
 
  private:
@@ -92,8 +85,7 @@ class ShortRowGroup {
   // Rows past the last hold 0 twice, which is a loss of 0.
   V fetch(const T* from, int64_t offset, int r, int64_t c) const {
     if (r >= count) return set(0.0f);
-    const T* row = from + offset + c;
-    return p.classes - c >= kWidth ? load(row) : load(row, p.classes - c, 0.0f);
+    return load_part(from + offset + c, std::min<int64_t>(kWidth, p.classes - c), 0.0f);
   }
 
   const KlDivProblem& p;

@@ -12,6 +12,9 @@
 // leave the caches computes them twice.
 #pragma once
 
+#include "exponentials.h"
+#include "vectors.h"
+
 namespace detkd::DETKD_ISA {
 
 constexpr float kLowest = -std::numeric_limits<float>::infinity();
@@ -82,15 +85,25 @@ bool has_nan(const T* at, int64_t n, int64_t stride) {
   return false;
 }
 
-// Whether to write the gradient past the caches: where it is larger than they are, and whole vectors lie aligned in it.
+// See streams(); gradients of `run` values lie one behind the other.
 template <typename T>
-bool streams(const KlDivProblem& p, int64_t run) {
-  constexpr int64_t kBytes = kWidth * sizeof(T);
-  if (sizeof(T) != sizeof(float)) return false;  // narrow stores past the caches write lines in pieces
-  bool aligned = reinterpret_cast<uintptr_t>(p.gradient) % kBytes == 0 && run % kWidth == 0;
+bool streams_logits(const KlDivProblem& p, int64_t run) {
+  bool aligned = run % kWidth == 0;
   for (int d = 0; d < p.outer.ndim; ++d) aligned = aligned && p.outer.gradient[d] % kWidth == 0;
-  const int64_t size = p.outer.count * p.inner * p.classes * static_cast<int64_t>(sizeof(T));
-  return aligned && size > kCaches;
+  return aligned && streams<T>(p.gradient, p.outer.count * p.inner * p.classes);
+}
+
+// Sum of the first `count` lanes; each goes to p.loss[place(lane)] where the loss is not reduced.
+template <typename Place>
+double deliver(V value, int count, const KlDivProblem& p, const Place& place) {
+  float values[kWidth];
+  store(values, value);
+  double total = 0;
+  for (int i = 0; i < count; ++i) {
+    total += values[i];
+    if (!p.reduced) p.loss[place(i)] = values[i];
+  }
+  return total;
 }
 
 }  // namespace detkd::DETKD_ISA

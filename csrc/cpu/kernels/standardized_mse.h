@@ -3,6 +3,8 @@
 // A channel is read from memory once; mean, variance, difference and gradient then find it in the caches.
 #pragma once
 
+#include "feature_maps.h"
+
 namespace detkd::DETKD_ISA {
 
 struct Moments {
@@ -109,16 +111,7 @@ double standardized_mse_channel(const StandardizedMseProblem& p, int64_t channel
 inline double standardized_mse(const StandardizedMseProblem& p, int64_t begin, int64_t end) {
   double total = 0;
   for (int64_t channel = begin; channel < end; ++channel) {
-    switch (p.maps.type) {
-      case ScalarType::kHalf:
-        total += standardized_mse_channel<Half>(p, channel);
-        break;
-      case ScalarType::kBFloat16:
-        total += standardized_mse_channel<BFloat16>(p, channel);
-        break;
-      default:
-        total += standardized_mse_channel<float>(p, channel);
-    }
+    total += for_type<Half, BFloat16>(p.maps.type, [&](auto x) { return standardized_mse_channel<decltype(x)>(p, channel); });
   }
   return total;
 }

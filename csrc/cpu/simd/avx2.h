@@ -16,7 +16,6 @@ constexpr int kWidth = 8;
 
 inline V set(float x) { return _mm256_set1_ps(x); }
 inline V fma(V a, V b, V c) { return _mm256_fmadd_ps(a, b, c); }
-inline V sqrt(V a) { return _mm256_sqrt_ps(a); }
 // Both return b where either is NaN.
 inline V max(V a, V b) { return _mm256_max_ps(a, b); }
 inline V min(V a, V b) { return _mm256_min_ps(a, b); }

@@ -15,7 +15,6 @@ constexpr int kWidth = 16;
 
 inline V set(float x) { return _mm512_set1_ps(x); }
 inline V fma(V a, V b, V c) { return _mm512_fmadd_ps(a, b, c); }
-inline V sqrt(V a) { return _mm512_sqrt_ps(a); }
 // Both return b where either is NaN.
 inline V max(V a, V b) { return _mm512_max_ps(a, b); }
 inline V min(V a, V b) { return _mm512_min_ps(a, b); }

@@ -17,7 +17,6 @@ typedef uint32_t Bits __attribute__((vector_size(16)));
 
 inline V set(float x) { return V{x, x, x, x}; }
 inline V fma(V a, V b, V c) { return a * b + c; }
-inline V sqrt(V a) { return V{std::sqrt(a[0]), std::sqrt(a[1]), std::sqrt(a[2]), std::sqrt(a[3])}; }
 inline V select(M mask, V yes, V no) {
   return reinterpret_cast<V>((mask & reinterpret_cast<M>(yes)) | (~mask & reinterpret_cast<M>(no)));
 }
