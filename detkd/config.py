@@ -109,7 +109,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> DetectionConfig:
     Raises:
         ConfigError: With one line for each fault.
     """
-    tree = _read_yaml(path)
+    tree = read_yaml(path)
     for override in overrides:
         _apply(tree, override)
     return parse_config(tree)
@@ -167,7 +167,12 @@ def _arguments_model(name: str) -> type[BaseModel]:
     return create_model(f"{name}_arguments", __base__=_Strict, **fields)
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping.
+
+    Raises:
+        ConfigError: If the file is missing, unreadable or no mapping.
+    """
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

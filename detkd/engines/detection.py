@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
 import sys
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
@@ -83,6 +84,7 @@ def run_detection(config: DetectionConfig, *, resume: bool = False) -> Path:
         "seed": config.train.seed,
         "epochs": len(trained.history),
         "train_seconds": trained.seconds,
+        "peak_memory_mib": _peak_memory_mib(),
         "host": _describe_host(),
         "versions": _describe_versions(),
         "data": {"path": str(config.data), "images": {s: len(dataset.images(s)) for s in dataset.splits}},
@@ -141,6 +143,14 @@ def _evaluate(
         report[role] = {**asdict(costs[role]), "metrics": metrics}
     detection_panels(dataset.images(last)[:PICTURES], columns, truths[last], folder / "detections.png")
     return report
+
+
+def _peak_memory_mib() -> float:
+    """Largest memory of this process so far: the GPU's where one is at work, else the resident set."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.max_memory_allocated() / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10  # bytes there, KiB elsewhere
 
 
 def _describe_host() -> dict[str, Any]:

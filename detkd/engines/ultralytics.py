@@ -41,7 +41,6 @@ _RESERVED = (
     "project",
     "name",
     "exist_ok",
-    "distill_model",
     "resume",
 )
 LAST_CHECKPOINT = Path("ultralytics", "weights", "last.pt")  # in a run's folder
@@ -188,6 +187,8 @@ def trainer_arguments(config: DetectionConfig, data_yaml: Path, folder: Path, *,
     from ultralytics.utils import DEFAULT_CFG_DICT
 
     faults = [f"trainer.{key}: set by another section; remove it here." for key in config.trainer if key in _RESERVED]
+    if config.distill is not None and "distill_model" in config.trainer:
+        faults.append("trainer.distill_model: ultralytics' own distillation; give it with distill=null.")
     faults += [
         f"trainer.{key}: unknown to ultralytics' trainer; got {value!r}."
         for key, value in config.trainer.items()

@@ -60,6 +60,46 @@ class TrainingProgress:
             self._console.print(f"{self._title}: epoch {done}/{self._epochs}  {state}", highlight=False)
 
 
+class RunsProgress:
+    """A bar over several runs; where no terminal is, one line a finished run.
+
+    Args:
+        title: Name of the whole.
+        total: Number of runs.
+        done: Number of runs that were finished before.
+    """
+
+    def __init__(self, title: str, total: int, *, done: int) -> None:
+        self._console = Console()
+        self._total, self._done = total, done
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("runs"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._progress.add_task(title, total=total, completed=done)
+
+    def __enter__(self) -> RunsProgress:
+        self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._progress.stop()
+
+    def finished(self, name: str) -> None:
+        """Count a run that has just ended."""
+        self._done += 1
+        self._progress.update(self._task, completed=self._done)
+        if not self._console.is_terminal:
+            self._console.print(f"{name}: finished, {self._done} of {self._total}", highlight=False)
+
+
 def results_table(rows: Sequence[tuple[str, Mapping[str, Any]]], split: str) -> Table:
     """Lay out models side by side: COCO metrics, size and speed.
 

@@ -6,63 +6,20 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
-import yaml
-from PIL import Image, ImageDraw
 from torch import nn
 
 from detkd.adapters.ultralytics import load_yolo, read_state_dict
-from detkd.config import DetectionConfig, parse_config
 from detkd.engines import ultralytics as engine
 from detkd.engines.detection import run_detection
 from detkd.errors import ConfigError, DataError, WeightsError
+from tests.engines.conftest import NAMES, configure
 
-NAMES = ("disc", "square")
-TINY = {"model": "yolov5n.yaml", "width": 0.0625}
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("data")
-    for split in ("train", "val"):
-        for kind in ("images", "labels"):
-            (root / kind / split).mkdir(parents=True)
-        for index in range(4):
-            picture = Image.new("RGB", (64, 64), (30, 40 * index, 60))
-            pen = ImageDraw.Draw(picture)
-            pen.ellipse((4, 4, 28, 28), fill="white")
-            pen.rectangle((36, 30, 60, 54), fill="yellow")
-            picture.save(root / "images" / split / f"{index}.png")
-            label = "0 0.25 0.25 0.375 0.375\n1 0.75 0.65625 0.375 0.375\n"
-            (root / "labels" / split / f"{index}.txt").write_text(label)
-    content = {"path": ".", "train": "images/train", "val": "images/val", "names": list(NAMES)}
-    (root / "data.yaml").write_text(yaml.safe_dump(content))
-    return root / "data.yaml"
-
-
-@pytest.fixture(scope="module")
-def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A plain state dict of a teacher wider than the student."""
-    torch.manual_seed(7)
-    spec = configure(Path("unused"), student={"model": "yolov5n.yaml", "width": 0.125}, distill=None).student
-    model, _ = engine.build_model(spec, NAMES, role="teacher")
-    path = tmp_path_factory.mktemp("teacher") / "teacher.pt"
-    torch.save(model.state_dict(), path)
-    return path
-
-
-def configure(data: Path, /, **changes: object) -> DetectionConfig:
-    tree = {
-        "name": "run",
-        "data": str(data),
-        "student": TINY,
-        "train": {"epochs": 2, "imgsz": 64, "batch": 4},
-        "trainer": {"optimizer": "AdamW", "lr0": 0.002, "warmup_epochs": 0, "mosaic": 0.0, "verbose": False},
-        "evaluate": ["val"],
-    }
-    return parse_config({**tree, **changes})
+if TYPE_CHECKING:
+    from detkd.config import DetectionConfig
 
 
 def distill(teacher: Path, **terms: object) -> dict[str, object]:
@@ -81,15 +38,6 @@ def train(config: DetectionConfig, folder: Path) -> tuple[engine.TrainingResult,
         distiller = engine.build_distiller(student, teacher, config)
     result = engine.train(student, distiller, engine.trainer_arguments(config, config.data, folder))
     return result, student, teacher, distiller
-
-
-@pytest.fixture(scope="module")
-def resolved(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from detkd.data.detection import DetectionDataset
-
-    path = tmp_path_factory.mktemp("resolved") / "data.yaml"
-    DetectionDataset.load(data).write_yaml(path)
-    return path
 
 
 def test_distillation_trains_aligners_and_student_but_never_the_teacher(

@@ -1,0 +1,228 @@
+"""Several recipes on the same seeds: who gained what, at which price."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import statistics
+import sys
+import traceback
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from detkd.config import dump_config, load_config, read_yaml
+from detkd.engines.detection import run_detection
+from detkd.engines.ultralytics import LAST_CHECKPOINT
+from detkd.errors import ConfigError, DetkdError
+from detkd.evaluation.paired import paired_difference
+from detkd.files import write_json, write_text
+from detkd.report.comparison import comparison_markdown, print_comparison
+from detkd.report.console import RunsProgress
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from detkd.config import DetectionConfig
+
+SCHEMA_VERSION = 1
+METRICS = ("AP", "AP50", "AP75")
+TEACHER = "{teacher}"  # in a recipe: the weights of distill.teacher
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs to make and to compare.
+
+    Attributes:
+        folder: Where the runs and the comparison are kept.
+        runs: For each recipe its runs, one a seed; the first recipe is the baseline.
+        seeds: The seeds.
+        split: The split whose metrics are compared.
+    """
+
+    folder: Path
+    runs: Mapping[str, tuple[DetectionConfig, ...]]
+    seeds: tuple[int, ...]
+    split: str
+
+    @property
+    def baseline(self) -> str:
+        """Name of the recipe that all others are compared with."""
+        return next(iter(self.runs))
+
+
+def plan_comparison(
+    config: Path,
+    recipes: Path,
+    *,
+    seeds: Sequence[int],
+    only: Sequence[str] = (),
+    overrides: Sequence[str] = (),
+    split: str | None = None,
+) -> Comparison:
+    """Resolve the configuration of every run, and refuse faults before the first one starts.
+
+    Args:
+        config: Configuration of one run, see :func:`detkd.config.load_config`; its `name` is the comparison's.
+        recipes: YAML of recipe names and their overrides; the first is the baseline.
+        seeds: Seeds that every recipe is run with.
+        only: Names of the recipes to run beside the baseline; all if empty.
+        overrides: ``key=value`` for every run.
+        split: The split to compare; the last one evaluated if None.
+
+    Raises:
+        ConfigError: With one line for each fault.
+    """
+    if not seeds or len(set(seeds)) != len(seeds):
+        raise ConfigError(f"seeds: expected different seeds, at least one, but got {list(seeds)}.")
+    base = load_config(config, overrides)
+    folder = base.output / base.name
+    chosen = _choose(_read_recipes(recipes), only, recipes)
+    teacher = None if base.distill is None else base.distill.teacher.weights
+    runs = {}
+    for name, changes in chosen.items():
+        if teacher is None and any(TEACHER in change for change in changes):
+            raise ConfigError(f"{name}: expected distill.teacher.weights, which {TEACHER} stands for, but it is null.")
+        own = [change.replace(TEACHER, str(teacher)) for change in changes]
+        runs[name] = tuple(
+            load_config(config, [*overrides, *own, f"name={name}-{seed}", f"output={folder}", f"train.seed={seed}"])
+            for seed in seeds
+        )
+    split = base.evaluate[-1] if split is None else split
+    if split not in base.evaluate:
+        raise ConfigError(f"split: expected one of the splits evaluated, {list(base.evaluate)}, but got {split!r}.")
+    comparison = Comparison(folder, runs, tuple(seeds), split)
+    _refuse_other_runs(comparison)
+    return comparison
+
+
+def run_comparison(comparison: Comparison, *, jobs: int = 1) -> Path:
+    """Make every run that is not there yet, each in a process of its own, and compare them.
+
+    What an earlier call finished is read, and a run that was cut short goes on where it stopped.
+
+    Args:
+        comparison: From :func:`plan_comparison`.
+        jobs: Runs at the same time; times of runs that share a processor compare less well.
+
+    Returns:
+        The comparison's folder: ``comparison.json``, ``comparison.md``, and the runs' own folders.
+    """
+    waiting = [run for runs in comparison.runs.values() for run in runs if not _finished(run)]
+    title, total = comparison.folder.name, sum(map(len, comparison.runs.values()))
+    with RunsProgress(title, total, done=total - len(waiting)) as progress, ThreadPoolExecutor(jobs) as pool:
+        futures = {pool.submit(_run_apart, run): run.name for run in waiting}
+        try:
+            for future in as_completed(futures):
+                future.result()
+                progress.finished(futures[future])
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)  # what runs now is let finish, nothing new is started
+            raise
+    report = summarise(comparison)
+    write_json(comparison.folder / "comparison.json", report)
+    write_text(comparison.folder / "comparison.md", comparison_markdown(report))
+    print_comparison(report)
+    return comparison.folder
+
+
+def summarise(comparison: Comparison) -> dict[str, Any]:
+    """Read the finished runs and pair them by seed; the result is what comparison.json holds."""
+    results = {name: [_read_results(run) for run in runs] for name, runs in comparison.runs.items()}
+    teachers = [result["teacher"] for runs in results.values() for result in runs if result["teacher"] is not None]
+    teacher = {m: teachers[0]["metrics"][comparison.split][m] for m in METRICS} if teachers else None
+    recipes = {name: _summarise_recipe(runs, comparison.split) for name, runs in results.items()}
+    baseline = recipes[comparison.baseline]
+    for name, recipe in recipes.items():
+        if name == comparison.baseline:
+            continue
+        recipe["difference"] = {metric: asdict(paired_difference(recipe[metric], baseline[metric])) for metric in METRICS}
+        gap = None if teacher is None else teacher["AP"] - statistics.mean(baseline["AP"])
+        # The share of a gap that is not there would be noise over noise.
+        recipe["gap_closed"] = recipe["difference"]["AP"]["mean"] / gap if gap is not None and gap > 0 else None
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "split": comparison.split,
+        "seeds": list(comparison.seeds),
+        "baseline": comparison.baseline,
+        "teacher": teacher,
+        "recipes": recipes,
+        "command": sys.argv,
+    }
+
+
+def _summarise_recipe(runs: Sequence[Mapping[str, Any]], split: str) -> dict[str, Any]:
+    last = runs[0]["history"][-1]
+    terms = [name for name in last if name.startswith("train/")]
+    return {
+        **{metric: [run["student"]["metrics"][split][metric] for run in runs] for metric in METRICS},
+        "seconds_per_epoch": statistics.median(run["train_seconds"] / run["epochs"] for run in runs),
+        "peak_memory_mib": statistics.median(run["peak_memory_mib"] for run in runs),
+        "final_terms": {
+            name.removeprefix("train/"): statistics.mean(run["history"][-1][name] for run in runs) for name in terms
+        },
+    }
+
+
+def _run_apart(config: DetectionConfig) -> None:
+    """Make one run in a process of its own: its memory is measured, and no run sees what another left behind."""
+    log = config.output / f"{config.name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    # Spawned, not forked: a fork inherits locks that other threads hold.
+    process = multiprocessing.get_context("spawn").Process(target=_run_logged, args=(config, log))
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise DetkdError(f"{config.name}: the run ended with exit code {process.exitcode}; {log} says why.")
+
+
+def _run_logged(config: DetectionConfig, log: Path) -> None:
+    with log.open("a", encoding="utf-8") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+        try:
+            run_detection(config, resume=(config.output / config.name / LAST_CHECKPOINT).exists())
+        except Exception:
+            traceback.print_exc()
+            sys.exit(1)
+
+
+def _refuse_other_runs(comparison: Comparison) -> None:
+    """A run of the same name with another configuration must not be taken for this one."""
+    faults = []
+    for runs in comparison.runs.values():
+        for run in runs:
+            kept = run.output / run.name / "config.yaml"
+            if kept.exists() and kept.read_text(encoding="utf-8") != dump_config(run):
+                faults.append(f"{run.name}: {kept} differs from what is asked for now. Choose another name= or delete it.")
+    if faults:
+        raise ConfigError("\n".join(faults))
+
+
+def _finished(config: DetectionConfig) -> bool:
+    return (config.output / config.name / "results.json").exists()
+
+
+def _read_results(config: DetectionConfig) -> dict[str, Any]:
+    path = config.output / config.name / "results.json"
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def _read_recipes(path: Path) -> dict[str, list[str]]:
+    tree = read_yaml(path)
+    for name, changes in tree.items():
+        if not isinstance(changes, list) or not all(isinstance(change, str) for change in changes):
+            raise ConfigError(f"{path}: expected `{name}` to be a list of key=value, but got {yaml.safe_dump(changes)!r}.")
+    return tree
+
+
+def _choose(recipes: Mapping[str, list[str]], only: Sequence[str], path: Path) -> dict[str, list[str]]:
+    unknown = [name for name in only if name not in recipes]
+    if unknown:
+        raise ConfigError(f"recipes: expected names out of {list(recipes)} in {path}, but got {unknown}.")
+    baseline = next(iter(recipes))
+    return {name: changes for name, changes in recipes.items() if not only or name in only or name == baseline}

@@ -1,0 +1,79 @@
+"""A tiny data set of two classes and a tiny teacher, for tests that train."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image, ImageDraw
+
+from detkd.config import DetectionConfig, ModelConfig, parse_config
+from detkd.data.detection import DetectionDataset
+from detkd.engines import ultralytics as engine
+
+NAMES = ("disc", "square")
+TINY = {"model": "yolov5n.yaml", "width": 0.0625}
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four pictures of a disc and a square in each of two splits."""
+    root = tmp_path_factory.mktemp("data")
+    for split in ("train", "val"):
+        for kind in ("images", "labels"):
+            (root / kind / split).mkdir(parents=True)
+        for index in range(4):
+            picture = Image.new("RGB", (64, 64), (30, 40 * index, 60))
+            pen = ImageDraw.Draw(picture)
+            pen.ellipse((4, 4, 28, 28), fill="white")
+            pen.rectangle((36, 30, 60, 54), fill="yellow")
+            picture.save(root / "images" / split / f"{index}.png")
+            label = "0 0.25 0.25 0.375 0.375\n1 0.75 0.65625 0.375 0.375\n"
+            (root / "labels" / split / f"{index}.txt").write_text(label)
+    content = {"path": ".", "train": "images/train", "val": "images/val", "names": list(NAMES)}
+    (root / "data.yaml").write_text(yaml.safe_dump(content))
+    return root / "data.yaml"
+
+
+@pytest.fixture(scope="session")
+def resolved(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data set's yaml with absolute paths, as ultralytics needs it."""
+    path = tmp_path_factory.mktemp("resolved") / "data.yaml"
+    DetectionDataset.load(data).write_yaml(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A plain state dict of a teacher wider than the student."""
+    torch.manual_seed(7)
+    spec = configure(Path("unused"), student={"model": "yolov5n.yaml", "width": 0.125}, distill=None).student
+    model, _ = engine.build_model(spec, NAMES, role="teacher")
+    path = tmp_path_factory.mktemp("teacher") / "teacher.pt"
+    torch.save(model.state_dict(), path)
+    return path
+
+
+def configure(data: Path, /, **changes: object) -> DetectionConfig:
+    """A run of two epochs; `changes` replace whole sections."""
+    tree = {
+        "name": "run",
+        "data": str(data),
+        "student": TINY,
+        "train": {"epochs": 2, "imgsz": 64, "batch": 4},
+        "trainer": {"optimizer": "AdamW", "lr0": 0.002, "warmup_epochs": 0, "mosaic": 0.0, "verbose": False},
+        "evaluate": ["val"],
+    }
+    return parse_config({**tree, **changes})
+
+
+@pytest.fixture(scope="session")
+def checkpoint(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same teacher as a whole ultralytics checkpoint."""
+    spec = ModelConfig(model="yolov5n.yaml", width=0.125, weights=teacher)
+    model, _ = engine.build_model(spec, NAMES, role="teacher")
+    path = tmp_path_factory.mktemp("checkpoint") / "teacher.pt"
+    torch.save({"model": model, "train_args": {"task": "detect", "imgsz": 64}}, path)
+    return path

@@ -1,0 +1,140 @@
+"""Comparisons: planned as asked, run once, paired by seed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from detkd.engines import compare
+from detkd.errors import ConfigError
+from tests.engines.conftest import TINY
+
+RECIPES = {
+    "alone": ["distill=null"],
+    "pkd": ["distill.terms={pkd: {}}"],
+    "native": ["distill=null", "trainer.distill_model={teacher}", "trainer.dis=1.0"],
+}
+
+
+def write_run(folder: Path, data: Path, teacher: object) -> Path:
+    tree = {
+        "name": "table",
+        "output": str(folder / "runs"),
+        "data": str(data),
+        "student": TINY,
+        "distill": {"teacher": {"weights": teacher}},
+        "train": {"epochs": 1, "imgsz": 64, "batch": 4},
+        "evaluate": ["val"],
+    }
+    (folder / "run.yaml").write_text(yaml.safe_dump(tree))
+    (folder / "recipes.yaml").write_text(yaml.safe_dump(RECIPES, sort_keys=False))
+    return folder / "run.yaml"
+
+
+def plan(folder: Path, **arguments: object) -> compare.Comparison:
+    return compare.plan_comparison(folder / "run.yaml", folder / "recipes.yaml", **{"seeds": [0, 1], **arguments})
+
+
+def finish(run: compare.DetectionConfig, ap: float, *, teacher: float | None = None) -> None:
+    """Plant the results of a run as run_detection leaves them."""
+
+    def model(value: float) -> dict[str, object]:
+        return {"metrics": {"val": {"AP": value, "AP50": value, "AP75": value}}}
+
+    folder = run.output / run.name
+    folder.mkdir(parents=True)
+    content = {
+        "student": model(ap),
+        "teacher": None if teacher is None else model(teacher),
+        "train_seconds": 6.0,
+        "epochs": 3,
+        "peak_memory_mib": 100.0,
+        "history": [{"epoch": 3, "train/box_loss": 1.5}],
+    }
+    (folder / "results.json").write_text(json.dumps(content))
+
+
+def test_every_recipe_is_planned_with_every_seed(tmp_path: Path, data: Path) -> None:
+    write_run(tmp_path, data, "t.pt")
+    planned = plan(tmp_path, overrides=["train.epochs=7"])
+    assert [run.name for runs in planned.runs.values() for run in runs] == [
+        "alone-0", "alone-1", "pkd-0", "pkd-1", "native-0", "native-1",
+    ]  # fmt: skip
+    assert {run.train.epochs for runs in planned.runs.values() for run in runs} == {7}
+    assert planned.runs["alone"][1].train.seed == 1
+    assert planned.runs["native"][0].trainer == {"distill_model": "t.pt", "dis": 1.0}
+    assert list(plan(tmp_path, only=["native"]).runs) == ["alone", "native"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"seeds": []}, "at least one"),
+        ({"seeds": [1, 1]}, "different seeds"),
+        ({"only": ["none"]}, "expected names out of"),
+        ({"split": "test"}, "one of the splits evaluated"),
+        ({"overrides": ["distill.teacher.weights=null"]}, "native: expected distill.teacher.weights"),
+        ({"overrides": ["train.epoch=1"]}, "train.epoch: unknown key"),
+    ],
+)
+def test_faults_are_refused_before_anything_runs(
+    tmp_path: Path, data: Path, arguments: dict[str, object], message: str
+) -> None:
+    write_run(tmp_path, data, "t.pt")
+    with pytest.raises(ConfigError, match=message):
+        plan(tmp_path, **arguments)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_of_another_configuration_is_not_taken_for_this_one(tmp_path: Path, data: Path) -> None:
+    write_run(tmp_path, data, "t.pt")
+    run = plan(tmp_path).runs["pkd"][0]
+    (run.output / run.name).mkdir(parents=True)
+    (run.output / run.name / "config.yaml").write_text(compare.dump_config(run))
+    plan(tmp_path)
+    with pytest.raises(ConfigError, match="pkd-0: .* differs"):
+        plan(tmp_path, overrides=["train.epochs=2"])
+
+
+def test_gains_are_paired_by_seed_and_measured_against_the_gap(tmp_path: Path, data: Path) -> None:
+    write_run(tmp_path, data, "t.pt")
+    planned = plan(tmp_path, only=["pkd"])
+    for run, ap in zip(planned.runs["alone"], (0.4, 0.5), strict=True):
+        finish(run, ap)
+    for run, ap in zip(planned.runs["pkd"], (0.45, 0.55), strict=True):
+        finish(run, ap, teacher=0.65)
+    report = compare.summarise(planned)
+    assert report["recipes"]["pkd"]["difference"]["AP"]["mean"] == pytest.approx(0.05)
+    assert report["recipes"]["pkd"]["difference"]["AP"]["low"] == pytest.approx(0.05)
+    assert report["recipes"]["pkd"]["gap_closed"] == pytest.approx(0.25)
+    assert report["recipes"]["pkd"]["seconds_per_epoch"] == 2.0
+    assert report["recipes"]["alone"]["final_terms"] == {"box_loss": 1.5}
+    table = compare.comparison_markdown(report)
+    assert "| pkd | 0.450 0.550 | 0.500 | +0.050 (+0.050 … +0.050) |" in table
+    assert "| 25% |" in table
+
+
+def test_it_runs_what_is_missing_and_nothing_twice(
+    tmp_path: Path, data: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_run(tmp_path, data, str(checkpoint))
+    planned = plan(tmp_path, seeds=[3])
+    folder = compare.run_comparison(planned, jobs=2)
+    report = json.loads((folder / "comparison.json").read_text())
+    assert list(report["recipes"]) == ["alone", "pkd", "native"]
+    assert {"pkd", "box_loss"} <= set(report["recipes"]["pkd"]["final_terms"])
+    assert "dis_loss" in report["recipes"]["native"]["final_terms"]
+    assert report["recipes"]["alone"]["peak_memory_mib"] > 100
+
+    monkeypatch.setattr(compare, "_run_apart", lambda _: pytest.fail("a finished run was made again"))
+    compare.run_comparison(plan(tmp_path, seeds=[3]))
+
+
+def test_a_run_that_fails_is_named_with_its_log(tmp_path: Path, data: Path) -> None:
+    write_run(tmp_path, data, str(tmp_path / "none.pt"))
+    with pytest.raises(compare.DetkdError, match=r"pkd-0: the run ended with exit code 1; .*pkd-0\.log says why"):
+        compare.run_comparison(plan(tmp_path, seeds=[0], only=["pkd"]))
+    assert "there is none at" in (tmp_path / "runs" / "table" / "pkd-0.log").read_text()

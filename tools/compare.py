@@ -1,0 +1,50 @@
+"""Train the same student by several recipes on the same seeds, and say what each gained.
+
+    python tools/compare.py --config configs/yolo/NAME.yaml [--recipes FILE.yaml] [--seeds 0 1 2] [--only NAME ...]
+        [--jobs N] [key=value ...]
+
+The first recipe of the file is the baseline. What an earlier call has finished is reused, and a run that was cut short is
+resumed. Everything is kept in OUTPUT/NAME/: the table as comparison.json and comparison.md, and each run's own folder.
+
+Example:
+    python tools/compare.py --config configs/yolo/yolov5n-femto_from_yolov5n.yaml --seeds 0 1 2 \
+        data=DATA.yaml distill.teacher.weights=runs/teacher/student.pt
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from detkd.cli import run
+
+RECIPES = Path(__file__).resolve().parent.parent / "configs" / "recipes" / "yolo.yaml"
+
+
+def main() -> None:
+    """Parse the command line, run what is missing, compare."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, required=True, help="YAML file of one run, see configs/yolo/")
+    parser.add_argument("--recipes", type=Path, default=RECIPES, help="YAML file (default: configs/recipes/yolo.yaml)")
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="recipes to run beside the baseline")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="N")
+    parser.add_argument("--split", help="split whose metrics are compared (default: the last one evaluated)")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at the same time")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes of every run")
+    arguments = parser.parse_intermixed_args()
+
+    from detkd.engines.compare import plan_comparison, run_comparison
+
+    comparison = plan_comparison(
+        arguments.config,
+        arguments.recipes,
+        seeds=arguments.seeds,
+        only=arguments.only,
+        overrides=arguments.overrides,
+        split=arguments.split,
+    )
+    print(run_comparison(comparison, jobs=max(arguments.jobs, 1)))
+
+
+if __name__ == "__main__":
+    run(main)
