@@ -10,7 +10,7 @@ def make_aligner(kind: str, student_channels: int, teacher_channels: int) -> nn.
 
     Args:
         kind: ``linear``, one 1×1 convolution, left out where the channels agree (FitNets, Romero et al. 2015,
-            arXiv:1412.6550); or ``mlp``, two of them around a ReLU, always.
+            arXiv:1412.6550); ``mlp``, two of them around a ReLU, always; or ``none``, for losses that take any channels.
         student_channels: Channels of the student's feature map.
         teacher_channels: Channels of the teacher's.
 
@@ -23,6 +23,6 @@ def make_aligner(kind: str, student_channels: int, teacher_channels: int) -> nn.
             nn.ReLU(),
             nn.Conv2d(teacher_channels, teacher_channels, 1),
         )
-    if student_channels == teacher_channels:
+    if kind == "none" or student_channels == teacher_channels:
         return nn.Identity()
     return nn.Conv2d(student_channels, teacher_channels, 1)

@@ -28,6 +28,9 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 DEFAULT_TERMS: dict[str, Any] = {"bckd": {}, "ld": {}, "pkd": {}}
 
 
+SCALES = (0.5, 1.0, 2.0, 4.0)
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -51,6 +54,18 @@ class DistillConfig(_Strict):
         description="loss name to its weight and arguments; null leaves the loss out",
     )
     balance: BalanceName = Field("gradient_ratio", description="how weights are held against the task loss")
+    classes: dict[str, str] | None = Field(
+        None,
+        description="teacher's class for a student's class whose name differs; classes that the teacher lacks are left out",
+    )
+    scale: float = Field(1.0, description="side of the teacher's input as a multiple of the student's")
+
+    @field_validator("scale")
+    @classmethod
+    def _power_of_two(cls, scale: float) -> float:
+        if scale not in SCALES:  # of any other, no two strides would meet
+            raise ValueError(f"expected one of {SCALES}")
+        return scale
 
     @field_validator("terms")
     @classmethod
@@ -161,7 +176,7 @@ def _arguments_model(name: str) -> type[BaseModel]:
     fields: dict[str, Any] = {
         key: (parameter.annotation, parameter.default)
         for key, parameter in parameters.items()
-        if key != "self" and parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+        if key not in {"self", "channels"} and parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
     }
     fields["weight"] = (Annotated[float, Field(ge=0)] | None, None)
     return create_model(f"{name}_arguments", __base__=_Strict, **fields)

@@ -13,6 +13,16 @@ from detkd.aligners import make_aligner
 from detkd.balance import BalanceName, GradientRatio
 from detkd.errors import AdapterError
 from detkd.losses import LOSSES
+from detkd.pairing import Pairing
+from detkd.vocabulary import (
+    CROSSED_NAMES,
+    DENSE_NAMES,
+    LEVEL_NAMES,
+    MASK_NAMES,
+    NEEDS_CLASSES,
+    dense_tensors,
+    level_tensors,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,19 +32,6 @@ if TYPE_CHECKING:
 
 # All terms together pull half as hard as the labels: enough to steer the student, too little to drown its task.
 TOTAL_SHARE = 0.5
-
-# Names that a loss may give the parameters of its `forward`; the distiller passes the tensor of that name.
-FEATURE_TENSORS = ("student_feature", "teacher_feature", "teacher_scores")  # of one level; called once a level
-DENSE_TENSORS = (
-    "student_logits",
-    "teacher_logits",
-    "student_boxes",
-    "teacher_boxes",
-    "student_bins",
-    "teacher_bins",
-    "anchor_points",
-    "target_boxes",
-)
 
 
 @dataclass(frozen=True)
@@ -72,7 +69,8 @@ class Distiller(nn.Module):
     """Runs the teacher on the student's batch and computes every distillation term.
 
     The student must have run its own forward pass on the same images before the call. The parameters of this module are
-    the aligners' alone: teacher and student are held by their adapters, so neither appears in its ``state_dict``.
+    those of aligners and losses alone: teacher and student are held by their adapters, so neither appears in its
+    ``state_dict``.
 
     Args:
         student: Adapter of the student; its hooks are installed by :meth:`attach`.
@@ -80,6 +78,8 @@ class Distiller(nn.Module):
         terms: The losses, see :class:`Term`.
         balance: ``none`` uses weights as they are, ``gradient_ratio`` holds gradients in proportion, see
             :class:`detkd.balance.GradientRatio`.
+        classes: Teacher's class for a student's class where their names differ, see :class:`detkd.pairing.Pairing`.
+        scale: Side of the teacher's input as a multiple of the student's.
 
     Raises:
         AdapterError: If teacher and student do not fit each other in what a term needs.
@@ -91,17 +91,18 @@ class Distiller(nn.Module):
         teacher: DetectorAdapter,
         terms: Sequence[Term],
         balance: BalanceName = "gradient_ratio",
+        *,
+        classes: Mapping[str, str] | None = None,
+        scale: float = 1.0,
     ) -> None:
         super().__init__()
         self._student, self._teacher = student, teacher
         teacher.model.requires_grad_(False).eval()
-        self.losses = nn.ModuleDict({term.name: LOSSES[term.name](**(term.arguments or {})) for term in terms})
-        self._inputs = {name: tuple(inspect.signature(loss.forward).parameters) for name, loss in self.losses.items()}
-        self._levels = _matching_levels(student, teacher)
+        self._pairing = Pairing(student, teacher, classes=classes, scale=scale)
+        self._inputs = {term.name: tuple(inspect.signature(LOSSES[term.name].forward).parameters)[1:] for term in terms}
         self._check()
-        self.aligners = nn.ModuleDict(
-            {name: self._level_aligners(loss) for name, loss in self.losses.items() if hasattr(loss, "aligner")}
-        )
+        self.losses = nn.ModuleDict({term.name: self._build_loss(term) for term in terms})
+        self.aligners = nn.ModuleDict({name: aligners for name in self.losses if (aligners := self._build_aligners(name))})
         share = TOTAL_SHARE / max(len(terms), 1)
         self._fixed = {term.name: _default_weight(term.name) if term.weight is None else term.weight for term in terms}
         shares = {term.name: share if term.weight is None else term.weight for term in terms}
@@ -135,8 +136,8 @@ class Distiller(nn.Module):
         try:
             with torch.no_grad():
                 model.eval()(images)  # batch statistics of a trial must not stay in the student
-                self._teacher.model(images)
-                self._terms(self._student.take_outputs(), self._teacher.take_outputs(), images.new_zeros(len(images), 0, 4))
+                student, teacher = self._student.take_outputs(), self._run_teacher(images)
+                self._terms(student, teacher, images.new_zeros(len(images), 0, 4), images.shape)
         finally:
             self.detach()
             model.train(training)
@@ -149,12 +150,9 @@ class Distiller(nn.Module):
             target_boxes: Labelled boxes in pixels, padded with zeros to the largest count, [B, M, 4].
             task_loss: The student's own scalar loss on this batch; only its gradient's norm is used.
         """
-        student = self._student.take_outputs()
-        with torch.no_grad():
-            self._teacher.model(images)
-            teacher = self._teacher.take_outputs()
+        student, teacher = self._student.take_outputs(), self._run_teacher(images)
         with torch.autocast(images.device.type, enabled=False):
-            terms = self._terms(student, teacher, target_boxes)
+            terms = self._terms(student, teacher, target_boxes, images.shape)
             weights = self._weights(task_loss, terms, student.features)
             loss = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
         return Distillation(
@@ -163,33 +161,54 @@ class Distiller(nn.Module):
             weights=weights,
         )
 
-    def _terms(self, student: DetectorOutputs, teacher: DetectorOutputs, target_boxes: Tensor) -> dict[str, Tensor]:
-        dense = {
-            "student_logits": student.logits,
-            "teacher_logits": teacher.logits,
-            "student_boxes": student.boxes,
-            "teacher_boxes": teacher.boxes,
-            "student_bins": student.bins,
-            "teacher_bins": teacher.bins,
-            "anchor_points": student.anchor_points,
-            "target_boxes": target_boxes,
-        }
-        scores = _score_maps(teacher)
+    def _run_teacher(self, images: Tensor) -> DetectorOutputs:
+        with torch.no_grad():
+            self._teacher.model(self._pairing.teacher_images(images))
+            return self._teacher.take_outputs()
+
+    def _terms(
+        self, student: DetectorOutputs, teacher: DetectorOutputs, target_boxes: Tensor, shape: Sequence[int]
+    ) -> dict[str, Tensor]:
+        whole, size = teacher, (shape[2], shape[3])
+        student, teacher = self._pairing.align(student, teacher)
+        levels = level_tensors(teacher, target_boxes, size)
+        heads = [
+            dense_tensors(student, teacher, pair, target_boxes, size)
+            for pair in zip(student.heads, teacher.heads, strict=False)  # of end-to-end and other models, the common one
+        ]
         terms = {}
         for name, loss in self.losses.items():
-            if name not in self.aligners:
-                terms[name] = loss(*(_present(dense, key, name) for key in self._inputs[name]))
-                continue
-            levels = []
-            for (s, t), aligner in zip(self._levels, cast("nn.ModuleList", self.aligners[name]), strict=True):
-                feature = {
-                    "student_feature": aligner(student.features[s].float()),
-                    "teacher_feature": teacher.features[t],
-                    "teacher_scores": scores[t],
-                }
-                levels.append(loss(*(feature[key] for key in self._inputs[name])))
-            terms[name] = torch.stack(levels).sum()
+            if isinstance(loss, nn.ModuleList):
+                parts = self._level_parts(name, student.features, levels)
+                terms[name] = torch.stack(parts).sum()
+            elif name in self.aligners:
+                terms[name] = loss(*_pick(self._crossed(student, whole) | heads[0], self._inputs[name], name))
+            else:
+                parts = [loss(*_pick(head, self._inputs[name], name)) for head in heads]
+                terms[name] = torch.stack(parts).mean()
         return terms
+
+    def _level_parts(self, name: str, features: Sequence[Tensor], levels: Sequence[Mapping[str, Any]]) -> list[Tensor]:
+        losses, aligners = cast("nn.ModuleList", self.losses[name]), cast("nn.ModuleList", self.aligners[name])
+        return [
+            loss(*_pick({**level, "student_feature": aligner(feature.float())}, self._inputs[name], name))
+            for loss, aligner, feature, level in zip(losses, aligners, features, levels, strict=True)
+        ]
+
+    def _crossed(self, student: DetectorOutputs, teacher: DetectorOutputs) -> dict[str, Tensor]:
+        """What the teacher's head says of the student's features, and of its own."""
+        stages = {}
+        for (_, level), pair, aligners in zip(
+            self._pairing.levels, student.stages, cast("nn.ModuleList", self.aligners["cross_kd"]), strict=True
+        ):
+            box_aligner, class_aligner = cast("nn.ModuleList", aligners)
+            stages[level] = (box_aligner(pair[0].float()), class_aligner(pair[1].float()))
+        crossed = self._teacher.finish(stages)
+        return {
+            "crossed_logits": crossed.logits,
+            "crossed_boxes": crossed.boxes / self._pairing.scale,
+            "whole_teacher_logits": self._pairing.common_levels(teacher).heads[0].logits,
+        }
 
     def _weights(self, task_loss: Tensor, terms: Mapping[str, Tensor], features: Sequence[Tensor]) -> dict[str, Tensor]:
         if self.balance is not None:
@@ -197,32 +216,46 @@ class Distiller(nn.Module):
             return weights
         return {name: task_loss.new_tensor(weight) for name, weight in self._fixed.items()}
 
-    def _level_aligners(self, loss: nn.Module) -> nn.ModuleList:
+    def _build_loss(self, term: Term) -> nn.Module:
+        """The loss module; one for each common level if it works on features."""
+        kind, arguments = LOSSES[term.name], dict(term.arguments or {})
+        if "student_feature" not in self._inputs[term.name]:
+            return kind(**arguments)
+        sized = "channels" in inspect.signature(kind).parameters
         return nn.ModuleList(
-            make_aligner(str(loss.aligner), self._student.feature_channels[s], self._teacher.feature_channels[t])
-            for s, t in self._levels
+            kind(**arguments, **({"channels": self._teacher.feature_channels[level]} if sized else {}))
+            for _, level in self._pairing.levels
         )
+
+    def _build_aligners(self, name: str) -> nn.ModuleList | None:
+        student, teacher = self._student, self._teacher
+        if "student_feature" in self._inputs[name]:
+            return nn.ModuleList(
+                make_aligner(vars(LOSSES[name])["aligner"], student.feature_channels[s], teacher.feature_channels[t])
+                for s, t in self._pairing.levels
+            )
+        if "crossed_logits" in self._inputs[name]:
+            return nn.ModuleList(
+                nn.ModuleList(
+                    make_aligner("linear", *channels)
+                    for channels in zip(student.stage_channels[s], teacher.stage_channels[t], strict=True)
+                )
+                for s, t in self._pairing.levels
+            )
+        return None
 
     def _check(self) -> None:
         """Refuse at the start what would only show as nonsense in the middle of a training run."""
+        known = {*LEVEL_NAMES, *DENSE_NAMES, *MASK_NAMES, *CROSSED_NAMES}
         for name, inputs in self._inputs.items():
-            unknown = [key for key in inputs if key not in FEATURE_TENSORS + DENSE_TENSORS]
+            unknown = [key for key in inputs if key not in known]
             if unknown:
                 raise AdapterError(
                     f"Expected loss `{name}` to need only what a dense detector offers, but it needs {unknown}. "
                     "A sigmoid head has no softmax over classes: use `bckd` for its classes."
                 )
-            if "student_logits" in inputs and self._student.class_names != self._teacher.class_names:
-                raise AdapterError(
-                    f"Expected teacher and student to have the same classes for `{name}`, but the teacher has "
-                    f"{list(self._teacher.class_names)} and the student {list(self._student.class_names)}. "
-                    "Distil features only (`pkd`), or take a teacher trained on this data set."
-                )
-            if set(inputs) & set(DENSE_TENSORS) and self._student.strides != self._teacher.strides:
-                raise AdapterError(
-                    f"Expected teacher and student to have the same strides for `{name}`, but the teacher has "
-                    f"{self._teacher.strides} and the student {self._student.strides}. Distil features only (`pkd`)."
-                )
+            if NEEDS_CLASSES & set(inputs):
+                self._pairing.check_classes(name)
 
 
 def _default_weight(name: str) -> float:
@@ -230,30 +263,12 @@ def _default_weight(name: str) -> float:
     return weight
 
 
-def _matching_levels(student: DetectorAdapter, teacher: DetectorAdapter) -> list[tuple[int, int]]:
-    """Pairs of level indices of equal stride."""
-    pairs = [(s, teacher.strides.index(stride)) for s, stride in enumerate(student.strides) if stride in teacher.strides]
-    if not pairs:
+def _pick(offered: Mapping[str, Any], wanted: Sequence[str], term: str) -> list[Any]:
+    """The tensors of the wanted names, in their order."""
+    missing = [name for name in wanted if name in MASK_NAMES and offered.get(name) is None]
+    if missing:
         raise AdapterError(
-            f"Expected teacher and student to share a feature stride, but the teacher has {teacher.strides} and the "
-            f"student {student.strides}."
+            f"Expected teacher and student to be segmenters for `{term}`, but one of them has no {missing}. Leave `{term}` "
+            "out, or take segmenters (such as yolo11n-seg.yaml)."
         )
-    return pairs
-
-
-def _present(tensors: Mapping[str, Tensor | None], key: str, term: str) -> Tensor:
-    tensor = tensors[key]
-    if tensor is None:
-        raise AdapterError(
-            f"Expected the head to offer `{key}` for `{term}`, but it has none (reg_max 1 regresses sides directly). "
-            f"Leave `{term}` out: `bckd` carries the boxes."
-        )
-    return tensor
-
-
-def _score_maps(outputs: DetectorOutputs) -> list[Tensor]:
-    """Best class probability at each position of each level, [B, 1, H, W]."""
-    sizes = [tuple(feature.shape[2:]) for feature in outputs.features]
-    best = outputs.logits.float().sigmoid().amax(1, keepdim=True)
-    parts = best.split([h * w for h, w in sizes], -1)
-    return [part.unflatten(-1, size) for part, size in zip(parts, sizes, strict=True)]
+    return [offered[name] for name in wanted]

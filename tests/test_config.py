@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from detkd.config import dump_config, load_config
 from detkd.errors import ConfigError
@@ -32,10 +33,25 @@ def test_a_term_is_left_out_by_null_but_one_must_stay(recipe: Path) -> None:
 
 
 def test_every_shipped_configuration_is_valid(repository: Path) -> None:
-    files = sorted((repository / "configs").rglob("*.yaml"))
+    files = sorted(set((repository / "configs").rglob("*.yaml")) - set((repository / "configs" / "recipes").iterdir()))
     assert len(files) >= 4
     for file in files:
         load_config(file, ["data=d.yaml"])
+
+
+def test_every_shipped_recipe_is_valid(repository: Path, recipe: Path) -> None:
+    given = ["data=d.yaml", "distill.teacher.weights=t.pt"]
+    for file in sorted((repository / "configs" / "recipes").glob("*.yaml")):
+        for name, changes in yaml.safe_load(file.read_text()).items():
+            config = load_config(recipe, [*given, *(change.replace("{teacher}", "t.pt") for change in changes)])
+            assert name == "alone" or config.distill or "distill_model" in config.trainer, name
+
+
+@pytest.mark.parametrize("scale", [0, 1.5, 3])
+def test_a_scale_at_which_no_strides_meet_is_refused(recipe: Path, scale: float) -> None:
+    assert load_config(recipe, ["data=d.yaml", "distill.scale=2"]).distill.scale == 2
+    with pytest.raises(ConfigError, match=r"distill\.scale: expected one of"):
+        load_config(recipe, ["data=d.yaml", f"distill.scale={scale}"])
 
 
 def test_all_faults_are_reported_at_once(recipe: Path) -> None:

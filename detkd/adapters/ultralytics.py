@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from detkd.errors import AdapterError, DetkdError, WeightsError
 from detkd.hooks import Capture
-from detkd.types import DetectorOutputs
+from detkd.types import DensePredictions, DetectorOutputs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -54,13 +54,16 @@ class FillReport:
 
 
 class UltralyticsAdapter:
-    """Watches the detection head of a YOLO: its inputs are the neck's features, its output the raw predictions.
+    """Watches the head of a YOLO: its inputs are the neck's features, its output the raw predictions.
+
+    Every detector and segmenter of ultralytics with a ``Detect`` head fits: v3 to v12 and YOLO26, with or without
+    distributions of box sides, with one head or two.
 
     Args:
         model: An ``ultralytics.nn.tasks.DetectionModel`` (or a subclass) whose last layer is a ``Detect`` head.
 
     Raises:
-        AdapterError: If the model has no such head.
+        AdapterError: If the model has no such head, or was fused for inference.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -71,65 +74,99 @@ class UltralyticsAdapter:
                 f"Expected an ultralytics detection model whose last layer is a Detect head, but got "
                 f"{type(model).__name__} ending in {type(head).__name__}."
             )
+        if head.cv2 is None:
+            raise AdapterError(
+                "Expected a model as it was trained, but this one was fused for inference and lacks the head that "
+                "distillation needs. Give the checkpoint that training wrote."
+            )
         self.model = model
         names = getattr(model, "names", {})
         self.class_names: tuple[str, ...] = tuple(names.values() if isinstance(names, dict) else names)
-        self.feature_channels: tuple[int, ...] = tuple(
-            next(m for m in branch.modules() if isinstance(m, nn.Conv2d)).in_channels for branch in head.cv2
-        )
+        self.feature_channels: tuple[int, ...] = tuple(_first_convolution(branch).in_channels for branch in head.cv2)
         self.strides: tuple[int, ...] = tuple(int(s) for s in head.stride)
-        self._bins: int = head.reg_max
-        self._path = f"model.{len(layers) - 1}" if isinstance(layers, nn.Sequential) else ""
-        self._capture = Capture(model, [self._path])
+        self.stage_channels: tuple[tuple[int, int], ...] = tuple(
+            (_last_convolution(box[0]).out_channels, _last_convolution(scores[0]).out_channels)
+            for box, scores in zip(head.cv2, head.cv3, strict=True)
+        )
+        self._head = head
+        path = f"model.{len(layers) - 1}" if isinstance(layers, nn.Sequential) else ""
+        self._path = path
+        self._stages = [(f"{path}.cv2.{level}.0", f"{path}.cv3.{level}.0") for level in range(len(self.strides))]
+        self._capture = Capture(model, [path, *(stage for pair in self._stages for stage in pair)])
 
     def attach(self) -> None:
-        """Install the hook on the head."""
+        """Install the hooks on the head."""
         self._capture.attach()
 
     def detach(self) -> None:
-        """Remove the hook and let go of captured tensors."""
+        """Remove the hooks and let go of captured tensors."""
         self._capture.detach()
 
     def take_outputs(self) -> DetectorOutputs:
         """Return what the head saw and said in the latest forward pass, and let go of it."""
         features = tuple(self._capture.inputs(self._path)[0])
         raw = _raw_predictions(self._capture.output(self._path))
+        stages = tuple((self._capture.output(box), self._capture.output(scores)) for box, scores in self._stages)
         self._capture.clear()
-        bins = raw["boxes"].unflatten(1, (SIDES, self._bins))  # [B, 4, R, A]
-        points, strides = _anchors(features, self.strides)
+        points, strides = _anchors([feature.shape[2:] for feature in features], self.strides, features[0].device)
+        prototypes = raw[0].get("proto")
         return DetectorOutputs(
             features=features,
+            heads=tuple(self._dense(head, points, strides) for head in raw),
+            anchor_points=points,
+            stages=stages,
+            # YOLO26 adds a semantic map for training to its prototypes.
+            prototypes=prototypes[0] if isinstance(prototypes, tuple) else prototypes,
+        )
+
+    def finish(self, stages: Mapping[int, tuple[Tensor, Tensor]]) -> DensePredictions:
+        """Run the rest of the one-to-many head; see :class:`detkd.adapters.base.DetectorAdapter`."""
+        boxes = [self._head.cv2[level][1:](box).flatten(2) for level, (box, _) in stages.items()]
+        scores = [self._head.cv3[level][1:](logits).flatten(2) for level, (_, logits) in stages.items()]
+        sizes = [box.shape[2:] for box, _ in stages.values()]
+        points, strides = _anchors(sizes, [self.strides[level] for level in stages], boxes[0].device)
+        return self._dense({"boxes": torch.cat(boxes, -1), "scores": torch.cat(scores, -1)}, points, strides)
+
+    def _dense(self, raw: Mapping[str, Any], points: Tensor, strides: Tensor) -> DensePredictions:
+        bins = raw["boxes"].unflatten(1, (SIDES, -1))  # [B, 4, R, A]
+        return DensePredictions(
             logits=raw["scores"],
             boxes=_decode(bins, points, strides),
-            bins=bins if self._bins > 1 else None,
-            anchor_points=points,
+            bins=bins if bins.shape[2] > 1 else None,
+            coefficients=raw.get("mask_coefficient"),
         )
 
 
-def _raw_predictions(output: Any) -> Mapping[str, Tensor]:
-    """Unwrap a head's output: (decoded, raw) outside training; both branches of an end-to-end head."""
+def _first_convolution(branch: nn.Module) -> nn.Conv2d:
+    return next(module for module in branch.modules() if isinstance(module, nn.Conv2d))
+
+
+def _last_convolution(stage: nn.Module) -> nn.Conv2d:
+    return [module for module in stage.modules() if isinstance(module, nn.Conv2d)][-1]
+
+
+def _raw_predictions(output: Any) -> list[Mapping[str, Any]]:
+    """The raw predictions of each head out of what the head module returned, in training or not."""
     raw = output[1] if isinstance(output, tuple) else output
-    # The one-to-many branch trains the neck; the one-to-one branch is fed detached features.
-    raw = raw.get("one2many", raw) if isinstance(raw, dict) else raw
-    if not isinstance(raw, dict) or not {"boxes", "scores"} <= raw.keys():
-        got = sorted(raw) if isinstance(raw, dict) else type(raw).__name__
-        raise AdapterError(
-            f"Expected the head's raw output to be a dict with `boxes` and `scores` (ultralytics 8.4), but got {got}. "
-            "Install ultralytics>=8.4,<8.5."
-        )
-    return raw
+    heads = [raw[name] for name in ("one2many", "one2one") if name in raw] if isinstance(raw, dict) else []
+    heads = heads or [raw]
+    for head in heads:
+        if not isinstance(head, dict) or not {"boxes", "scores"} <= head.keys():
+            got = sorted(head) if isinstance(head, dict) else type(head).__name__
+            raise AdapterError(
+                f"Expected the head's raw output to be a dict with `boxes` and `scores` (ultralytics 8.4), but got {got}. "
+                "Install ultralytics>=8.4,<8.5."
+            )
+    return heads
 
 
-def _anchors(features: Sequence[Tensor], strides: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Centres [A, 2] and strides [A] in pixels of the anchors of all levels."""
+def _anchors(sizes: Sequence[Sequence[int]], strides: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Centres [A, 2] and strides [A] in pixels of the anchors of levels of the given heights and widths."""
     points, steps = [], []
-    for feature, stride in zip(features, strides, strict=True):
-        height, width = feature.shape[2:]
-        y, x = torch.meshgrid(
-            torch.arange(height, device=feature.device), torch.arange(width, device=feature.device), indexing="ij"
-        )
+    for (height, width), stride in zip(sizes, strides, strict=True):
+        y, x = torch.meshgrid(torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij")
         points.append((torch.stack((x, y), -1).reshape(-1, 2).float() + 0.5) * stride)
-        steps.append(torch.full((height * width,), float(stride), device=feature.device))
+        steps.append(torch.full((height * width,), float(stride), device=device))
     return torch.cat(points), torch.cat(steps)
 
 

@@ -221,7 +221,14 @@ def build_distiller(student: nn.Module, teacher: nn.Module, config: DetectionCon
     """Bind teacher and student, and try one forward pass so that a misfit shows before training starts."""
     if config.distill is None:
         raise ConfigError("distill: expected a section, but got null.")
-    distiller = Distiller(UltralyticsAdapter(student), UltralyticsAdapter(teacher), config.terms(), config.distill.balance)
+    distiller = Distiller(
+        UltralyticsAdapter(student),
+        UltralyticsAdapter(teacher),
+        config.terms(),
+        config.distill.balance,
+        classes=config.distill.classes,
+        scale=config.distill.scale,
+    )
     distiller.try_out(torch.zeros(1, 3, config.train.imgsz, config.train.imgsz))
     return distiller
 

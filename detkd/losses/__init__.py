@@ -1,34 +1,65 @@
 """Distillation losses: a function and a module for each method, on tensors alone.
 
 The parameter names of a module's ``forward`` are its contract with :class:`detkd.distiller.Distiller`, which passes each
-the tensor of that name. See there for the vocabulary.
+the tensor of that name. See :mod:`detkd.vocabulary` for the names.
 """
 
 from torch import nn
 
+from detkd.losses.at import AT, at
 from detkd.losses.bckd import BCKD, bckd
-from detkd.losses.ld import LD, ld, valuable_region
+from detkd.losses.cross_kd import CrossKD
+from detkd.losses.cwd import CWD, cwd
+from detkd.losses.fgd import FGD, object_weights
+from detkd.losses.fitnet import FitNet, fitnet
+from detkd.losses.hard_label import HardLabel, hard_label
+from detkd.losses.ld import LD, box_ld, ld, valuable_region
+from detkd.losses.mask_kd import MaskKD, mask_kd
+from detkd.losses.mgd import MGD
 from detkd.losses.pkd import PKD, pkd
 from detkd.losses.score_l2 import ScoreL2, score_l2
 from detkd.losses.soft_kl import SoftKL, soft_kl
 
 LOSSES: dict[str, type[nn.Module]] = {
+    "at": AT,
     "bckd": BCKD,
+    "cross_kd": CrossKD,
+    "cwd": CWD,
+    "fgd": FGD,
+    "fitnet": FitNet,
+    "hard_label": HardLabel,
     "ld": LD,
+    "mask_kd": MaskKD,
+    "mgd": MGD,
     "pkd": PKD,
     "score_l2": ScoreL2,
     "soft_kl": SoftKL,
 }
 
 __all__ = [
+    "AT",
     "BCKD",
+    "CWD",
+    "FGD",
     "LD",
     "LOSSES",
+    "MGD",
     "PKD",
+    "CrossKD",
+    "FitNet",
+    "HardLabel",
+    "MaskKD",
     "ScoreL2",
     "SoftKL",
+    "at",
     "bckd",
+    "box_ld",
+    "cwd",
+    "fitnet",
+    "hard_label",
     "ld",
+    "mask_kd",
+    "object_weights",
     "pkd",
     "score_l2",
     "soft_kl",

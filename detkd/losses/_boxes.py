@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from detkd.errors import ArgumentError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -29,6 +31,22 @@ def generalized_iou(boxes: Tensor, others: Tensor) -> Tensor:
     hull = torch.cat((torch.minimum(boxes[..., :2], others[..., :2]), torch.maximum(boxes[..., 2:], others[..., 2:])), -1)
     hull_area = _area(hull)
     return overlap / (union + EPS) - (hull_area - union) / (hull_area + EPS)
+
+
+def check_boxes(student_logits: Tensor, teacher_logits: Tensor, student_boxes: Tensor, teacher_boxes: Tensor) -> None:
+    """Refuse logits that are not [B, C, A] in both models, and boxes that are not [B, A, 4] for them."""
+    if student_logits.ndim != 3 or teacher_logits.shape != student_logits.shape:
+        raise ArgumentError(
+            f"Expected argument `teacher_logits` to be [B, C, A] like the student's {tuple(student_logits.shape)}, but got "
+            f"{tuple(teacher_logits.shape)}."
+        )
+    batch, _, anchors = student_logits.shape
+    for name, boxes in (("student_boxes", student_boxes), ("teacher_boxes", teacher_boxes)):
+        if tuple(boxes.shape) != (batch, anchors, 4):
+            raise ArgumentError(
+                f"Expected argument `{name}` to be [B, A, 4] for logits [B, C, A], but got {tuple(boxes.shape)} for "
+                f"{tuple(student_logits.shape)}. Decode both models' boxes on the same anchors."
+            )
 
 
 def _overlap_and_union(boxes: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:

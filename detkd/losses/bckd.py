@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from torch import nn
 
-from detkd.errors import ArgumentError
-from detkd.losses._boxes import generalized_iou
+from detkd.losses._boxes import check_boxes, generalized_iou
 from detkd.ops import binary_kl
 from detkd.ops._common import accumulate
 
@@ -52,7 +51,7 @@ def bckd(
         Yang et al.: Bridging Cross-task Protocol Inconsistency for Distillation in Dense Object Detection, ICCV 2023,
         arXiv:2308.14286.
     """
-    _check_shapes(student_logits, student_boxes, teacher_boxes)
+    check_boxes(student_logits, teacher_logits, student_boxes, teacher_boxes)
     teacher_logits, teacher_boxes = teacher_logits.detach(), teacher_boxes.detach()
     class_loss = binary_kl(student_logits, teacher_logits, beta=1.0, kind="bce", reduction="sum")
     teacher_scores = accumulate(teacher_logits).sigmoid()
@@ -61,16 +60,6 @@ def bckd(
     box_weight = disagreement.amax(1) if disagreement.numel() else disagreement.sum(1)
     box_loss = (box_weight * (1 - generalized_iou(accumulate(student_boxes), accumulate(teacher_boxes)))).sum()
     return (class_gain * class_loss + box_gain * box_loss) / positives
-
-
-def _check_shapes(student_logits: Tensor, student_boxes: Tensor, teacher_boxes: Tensor) -> None:
-    batch, anchors = student_logits.shape[0], student_logits.shape[-1]
-    for name, boxes in (("student_boxes", student_boxes), ("teacher_boxes", teacher_boxes)):
-        if student_logits.ndim != 3 or tuple(boxes.shape) != (batch, anchors, 4):
-            raise ArgumentError(
-                f"Expected argument `{name}` to be [B, A, 4] for logits [B, C, A], but got {tuple(boxes.shape)} for "
-                f"{tuple(student_logits.shape)}. Decode both models' boxes on the same anchors."
-            )
 
 
 class BCKD(nn.Module):

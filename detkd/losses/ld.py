@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from detkd.errors import ArgumentError
-from detkd.losses._boxes import iou
+from detkd.losses._boxes import generalized_iou, iou
 from detkd.ops import kl_div
+from detkd.ops._common import accumulate
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,12 +58,18 @@ def ld(
     if student_bins.ndim != 4 or student_bins.shape[1] != SIDES:
         raise ArgumentError(
             f"Expected argument `student_bins` to be [B, 4, R, A], but got {tuple(student_bins.shape)}. A head without "
-            "bins (reg_max 1) has no distribution to distil: leave `ld` out, `bckd` carries the boxes."
+            "bins (reg_max 1) has no distribution to distil: use `box_ld`."
         )
     divergence = kl_div(student_bins, teacher_bins, 2, temperature, None, "none").mean(1)  # [B, A]
-    loss = positive_gain * _weighted_mean(divergence, positive_weight, "positive_weight")
+    return _weigh(divergence, positive_weight, region_weight, positive_gain, region_gain)
+
+
+def _weigh(
+    values: Tensor, positive_weight: Tensor, region_weight: Tensor | None, positive_gain: float, region_gain: float
+) -> Tensor:
+    loss = positive_gain * _weighted_mean(values, positive_weight, "positive_weight")
     if region_weight is not None:
-        loss = loss + region_gain * _weighted_mean(divergence, region_weight, "region_weight")
+        loss = loss + region_gain * _weighted_mean(values, region_weight, "region_weight")
     return loss
 
 
@@ -101,8 +108,45 @@ def valuable_region(teacher_scores: Tensor, teacher_boxes: Tensor, anchor_points
         return quality.amax(1) * (1 - teacher_scores.float())
 
 
+def box_ld(
+    student_boxes: Tensor,
+    teacher_boxes: Tensor,
+    positive_weight: Tensor,
+    region_weight: Tensor | None = None,
+    *,
+    positive_gain: float = 0.25,
+    region_gain: float = 0.25,
+) -> Tensor:
+    r"""Localisation distillation for heads without bins: :func:`ld` with :math:`1 - \mathrm{GIoU}` in place of the KL.
+
+    Args:
+        student_boxes: Decoded boxes (x1, y1, x2, y2), [B, A, 4], in any unit shared with `teacher_boxes`.
+        teacher_boxes: The same of the teacher; receives no gradient.
+        positive_weight: See :func:`ld`.
+        region_weight: See :func:`ld`.
+        positive_gain: See :func:`ld`.
+        region_gain: See :func:`ld`.
+
+    Returns:
+        A float32 scalar.
+
+    Raises:
+        ArgumentError: If the shapes do not fit each other.
+    """
+    if student_boxes.ndim != 3 or student_boxes.shape[-1] != SIDES or student_boxes.shape != teacher_boxes.shape:
+        raise ArgumentError(
+            f"Expected argument `teacher_boxes` to be [B, A, 4] like the student's {tuple(student_boxes.shape)}, but got "
+            f"{tuple(teacher_boxes.shape)}."
+        )
+    distance = 1 - generalized_iou(accumulate(student_boxes), accumulate(teacher_boxes.detach()))
+    return _weigh(distance, positive_weight, region_weight, positive_gain, region_gain)
+
+
 class LD(nn.Module):
-    """:func:`ld` with weights from the teacher's scores and the :func:`valuable_region` of the labels."""
+    """:func:`ld` with weights from the teacher's scores and the :func:`valuable_region` of the labels.
+
+    Where a head has no bins, or the two heads have unlike ones, :func:`box_ld` takes its place.
+    """
 
     default_weight: ClassVar[float] = 1.0
 
@@ -114,21 +158,18 @@ class LD(nn.Module):
 
     def forward(
         self,
-        student_bins: Tensor,
-        teacher_bins: Tensor,
-        teacher_logits: Tensor,
+        student_bins: Tensor | None,
+        teacher_bins: Tensor | None,
+        student_boxes: Tensor,
         teacher_boxes: Tensor,
+        teacher_confidence: Tensor,
         anchor_points: Tensor,
         target_boxes: Tensor,
     ) -> Tensor:
-        """Return the scalar loss; shapes as in :func:`ld`, :func:`valuable_region` and logits [B, C, A]."""
-        scores = teacher_logits.detach().float().sigmoid().amax(1)
-        return ld(
-            student_bins,
-            teacher_bins,
-            scores,
-            valuable_region(scores, teacher_boxes, anchor_points, target_boxes),
-            temperature=self.temperature,
-            positive_gain=self.positive_gain,
-            region_gain=self.region_gain,
-        )
+        """Return the scalar loss; the teacher's confidence [B, A] weighs positives, other shapes as in :func:`ld`."""
+        scores = teacher_confidence.detach()
+        region = valuable_region(scores, teacher_boxes, anchor_points, target_boxes)
+        gains = {"positive_gain": self.positive_gain, "region_gain": self.region_gain}
+        if student_bins is None or teacher_bins is None or student_bins.shape != teacher_bins.shape:
+            return box_ld(student_boxes, teacher_boxes, scores, region, **gains)
+        return ld(student_bins, teacher_bins, scores, region, temperature=self.temperature, **gains)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from detkd.errors import ArgumentError
-from detkd.losses import LD, ld, valuable_region
+from detkd.losses import LD, box_ld, ld, valuable_region
 
 
 def reference(student: Tensor, teacher: Tensor, weights: list[Tensor], temperature: float) -> Tensor:
@@ -64,14 +64,38 @@ def test_valuable_region_lies_inside_labels_where_the_teacher_fits_but_does_not_
 
 def test_module_equals_function_with_its_weights() -> None:
     student, teacher = torch.randn(2, 4, 16, 7), torch.randn(2, 4, 16, 7)
-    logits, points = torch.randn(2, 3, 7), torch.rand(7, 2) * 20
+    scores, points = torch.rand(2, 7), torch.rand(7, 2) * 20
     teacher_boxes = torch.tensor([0.0, 0.0, 15.0, 15.0]).expand(2, 7, 4)
     labels = torch.tensor([0.0, 0.0, 18.0, 18.0]).expand(2, 1, 4)
-    scores = logits.sigmoid().amax(1)
     region = valuable_region(scores, teacher_boxes, points, labels)
     assert region.sum() > 0
     expected = ld(student, teacher, scores, region, temperature=2.0)
-    torch.testing.assert_close(LD(temperature=2.0)(student, teacher, logits, teacher_boxes, points, labels), expected)
+    rest = (teacher_boxes + 1, teacher_boxes, scores, points, labels)
+    torch.testing.assert_close(LD(temperature=2.0)(student, teacher, *rest), expected)
+
+
+@pytest.mark.parametrize(
+    "bins", [(None, None), (torch.zeros(2, 4, 16, 7), None), (torch.zeros(2, 4, 8, 7), torch.zeros(2, 4, 16, 7))]
+)
+def test_heads_without_common_bins_are_distilled_by_their_boxes(bins: tuple[torch.Tensor | None, ...]) -> None:
+    teacher, scores, points = torch.rand(2, 7, 4).cumsum(-1), torch.rand(2, 7), torch.rand(7, 2)
+    student, labels = teacher + 0.1, torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(2, 1, 4)
+    region = valuable_region(scores, teacher, points, labels)
+    torch.testing.assert_close(
+        LD(positive_gain=0.5)(*bins, student, teacher, scores, points, labels),
+        box_ld(student, teacher, scores, region, positive_gain=0.5),
+    )
+
+
+def test_box_ld_by_hand() -> None:
+    # Side by side without a gap: IoU 0, the hull is full, GIoU 0. The second anchor agrees: distance 0.
+    student = torch.tensor([[[0.0, 0, 1, 1], [0, 0, 1, 1]]])
+    teacher = torch.tensor([[[1.0, 0, 2, 1], [0, 0, 1, 1]]])
+    weight = torch.tensor([[3.0, 1.0]])
+    assert box_ld(student, teacher, weight, positive_gain=0.5).item() == pytest.approx(0.5 * 3 / 4)
+    assert box_ld(student, teacher, weight, weight, positive_gain=0, region_gain=1).item() == pytest.approx(3 / 4)
+    with pytest.raises(ArgumentError, match="teacher_boxes"):
+        box_ld(student, teacher[:, :1], weight)
 
 
 def test_compiles_without_graph_breaks() -> None:

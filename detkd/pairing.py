@@ -1,0 +1,160 @@
+"""How a teacher's outputs are brought to a student's: common levels, mapped classes, another input size."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+
+from detkd.errors import AdapterError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import Tensor
+
+    from detkd.adapters.base import DetectorAdapter
+    from detkd.types import DensePredictions, DetectorOutputs
+
+
+class Pairing:
+    """Fits the outputs of two dense detectors to each other.
+
+    Levels meet where one step covers as many of the student's pixels; what lies on other levels is left out. Classes meet
+    by name.
+
+    Args:
+        student: Adapter of the student.
+        teacher: Adapter of the teacher.
+        classes: Teacher's class for a student's class, by name, for those whose names differ. If given, classes that
+            the teacher lacks are not distilled; else every class of the student must be one of the teacher's.
+        scale: Side of the teacher's input as a multiple of the student's: a teacher of a larger input sees more detail.
+
+    Attributes:
+        levels: Index in the student's levels and in the teacher's of every pair that meets.
+
+    Raises:
+        AdapterError: If no level meets, or `classes` names a class that is not there.
+    """
+
+    def __init__(
+        self,
+        student: DetectorAdapter,
+        teacher: DetectorAdapter,
+        *,
+        classes: Mapping[str, str] | None = None,
+        scale: float = 1.0,
+    ) -> None:
+        self.scale = scale
+        self.levels = _match_levels(student.strides, teacher.strides, scale)
+        self._keep = [level for level, _ in self.levels], [level for _, level in self.levels]
+        self._names = student.class_names, teacher.class_names
+        self._classes = _match_classes(student.class_names, teacher.class_names, classes)
+
+    def check_classes(self, term: str) -> None:
+        """Refuse a term that needs common classes where there are none.
+
+        Raises:
+            AdapterError: Listing the classes of both.
+        """
+        if self._classes is None:
+            student, teacher = (list(names) for names in self._names)
+            raise AdapterError(
+                f"Expected every class of the student to be one of the teacher's for `{term}`, but the student has "
+                f"{student} and the teacher {teacher}. Give distill.classes (student's name to teacher's name), or distil "
+                "what needs no classes (`pkd`, `cross_kd`)."
+            )
+
+    def teacher_images(self, images: Tensor) -> Tensor:
+        """The student's batch [B, 3, H, W] at the teacher's input size."""
+        if self.scale == 1:
+            return images
+        return F.interpolate(images, scale_factor=self.scale, mode="bilinear", antialias=self.scale < 1)
+
+    def align(self, student: DetectorOutputs, teacher: DetectorOutputs) -> tuple[DetectorOutputs, DetectorOutputs]:
+        """Both outputs on the common levels, with equal anchors, classes in the same order, boxes in the student's pixels.
+
+        Raises:
+            AdapterError: If the grids of a level differ although their strides agree.
+        """
+        for s, t in self.levels:
+            sizes = student.features[s].shape[2:], teacher.features[t].shape[2:]
+            if sizes[0] != sizes[1]:
+                raise AdapterError(
+                    f"Expected teacher and student to have the same grid on a level, but got {tuple(sizes[1])} and "
+                    f"{tuple(sizes[0])}. Choose an input size that is a multiple of all strides of both."
+                )
+        student_classes, teacher_classes = self._classes or (None, None)
+        return (
+            _select(student, self._keep[0], student_classes, 1.0),
+            _select(teacher, self._keep[1], teacher_classes, self.scale),
+        )
+
+    def common_levels(self, teacher: DetectorOutputs) -> DetectorOutputs:
+        """The teacher's outputs on the common levels, with all its classes, boxes in the student's pixels."""
+        return _select(teacher, self._keep[1], None, self.scale)
+
+
+def _select(
+    outputs: DetectorOutputs, levels: Sequence[int], classes: Sequence[int] | None, scale: float
+) -> DetectorOutputs:
+    """Outputs of some levels and classes, in pixels of an input smaller by `scale`; nothing is copied that stays whole."""
+    if len(levels) == len(outputs.features) and classes is None and scale == 1:
+        return outputs
+    counts = [feature.shape[2] * feature.shape[3] for feature in outputs.features]
+    index = None
+    if len(levels) < len(counts):
+        ranges = torch.arange(sum(counts), device=outputs.anchor_points.device).split(counts)
+        index = torch.cat([ranges[level] for level in levels])
+
+    def anchors(tensor: Tensor, dim: int) -> Tensor:
+        return tensor if index is None else tensor.index_select(dim, index)
+
+    def dense(head: DensePredictions) -> DensePredictions:
+        return replace(
+            head,
+            logits=anchors(head.logits if classes is None else head.logits[:, list(classes)], -1),
+            boxes=anchors(head.boxes, 1) / scale,
+            bins=None if head.bins is None else anchors(head.bins, -1),
+            coefficients=None if head.coefficients is None else anchors(head.coefficients, -1),
+        )
+
+    return replace(
+        outputs,
+        features=tuple(outputs.features[level] for level in levels),
+        heads=tuple(dense(head) for head in outputs.heads),
+        anchor_points=anchors(outputs.anchor_points, 0) / scale,
+        stages=tuple(outputs.stages[level] for level in levels) if outputs.stages else (),
+    )
+
+
+def _match_levels(student: Sequence[int], teacher: Sequence[int], scale: float) -> list[tuple[int, int]]:
+    pairs = [(s, t) for s, own in enumerate(student) for t, other in enumerate(teacher) if own * scale == other]
+    if not pairs:
+        raise AdapterError(
+            f"Expected teacher and student to share a feature stride, but the teacher has {tuple(teacher)} at an input "
+            f"{scale:g} times the student's, and the student {tuple(student)}."
+        )
+    return pairs
+
+
+def _match_classes(
+    student: Sequence[str], teacher: Sequence[str], given: Mapping[str, str] | None
+) -> tuple[list[int] | None, list[int] | None] | None:
+    """Indices of the common classes in both, None where all stay as they are; None if they cannot be mapped."""
+    given = given or {}
+    for role, names, known in (("student", given, student), ("teacher", given.values(), teacher)):
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            raise AdapterError(f"Expected distill.classes to name the {role}'s classes {list(known)}, but got {unknown}.")
+    wanted = {name: given.get(name, name) for name in student}
+    pairs = [(student.index(own), teacher.index(other)) for own, other in wanted.items() if other in teacher]
+    if not pairs or (len(pairs) < len(student) and not given):
+        return None
+    own, other = [s for s, _ in pairs], [t for _, t in pairs]
+    return (
+        None if own == list(range(len(student))) else own,
+        None if other == list(range(len(teacher))) else other,
+    )

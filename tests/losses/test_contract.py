@@ -1,0 +1,172 @@
+"""What every loss keeps to, whatever it computes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+from detkd import losses
+from detkd.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+Loss = "Callable[[Tensor, Tensor], Tensor]"
+
+BOXES = torch.tensor([[2.0, 2.0, 9.0, 11.0], [4.0, 1.0, 8.0, 3.0], [0.0, 0.0, 6.0, 6.0], [5.0, 5.0, 16.0, 12.0]])
+LABELS = torch.tensor([[[1.0, 1.0, 9.0, 9.0]], [[0.0, 0.0, 0.0, 0.0]]])
+
+
+def module(kind: type[torch.nn.Module], *rest: object, **arguments: object) -> Loss:
+    """A loss with trained or random parts: built anew from a seed on every call."""
+
+    def call(student: Tensor, teacher: Tensor) -> Tensor:
+        state = torch.random.get_rng_state()
+        torch.manual_seed(5)
+        try:
+            built = kind(student.shape[1], **arguments).to(torch.promote_types(student.dtype, torch.float32))
+            return built(student, teacher, *rest)
+        finally:
+            torch.random.set_rng_state(state)
+
+    return call
+
+
+def boxed(function: Callable[..., Tensor]) -> Loss:
+    """A loss on logits and boxes; the boxes come from the same numbers."""
+
+    def call(student: Tensor, teacher: Tensor) -> Tensor:
+        anchors = student.shape[-1]
+        boxes = BOXES.repeat(anchors // len(BOXES) + 1, 1)[:anchors].expand(student.shape[0], -1, -1)
+        shift = student.sum(1)[..., None].float().clamp(-2, 2)  # so that the boxes carry a gradient
+        return function(student, teacher, boxes + shift, boxes)
+
+    return call
+
+
+def region(student: Tensor, teacher: Tensor) -> Tensor:
+    """LD on four sides of three bins."""
+    weight = torch.linspace(0.1, 1, student.shape[-1]).expand(student.shape[0], -1)
+    sides = (s.unflatten(1, (4, -1)) for s in (student, teacher))
+    return losses.ld(*sides, weight, weight.flip(1))
+
+
+def masks(student: Tensor, teacher: Tensor) -> Tensor:
+    """Two coefficients of each anchor, and two prototypes, from the same numbers."""
+    n, _, anchors = student.shape
+    maps = [x[:, :, :4].reshape(n, -1, 2, 2).repeat(1, 1, 4, 4) for x in (student, teacher)]
+    boxes = torch.tensor([2.0, 2.0, 12.0, 14.0]).expand(n, anchors, 4)
+    scores = torch.linspace(0.1, 1, anchors).expand(n, -1)
+    return losses.mask_kd(student, maps[0], teacher, maps[1], scores, boxes, (16, 16), top=3)
+
+
+FEATURES = {
+    "at": losses.at,
+    "cwd": losses.cwd,
+    "fgd": module(losses.FGD, LABELS, 4.0),
+    "fitnet": losses.fitnet,
+    "mgd": module(losses.MGD),
+    "pkd": losses.pkd,
+    "score_l2": lambda s, t: losses.score_l2(s, t, torch.ones(s.shape[0], 1, *s.shape[2:])),
+}
+ANCHORS = {
+    "bckd": boxed(losses.bckd),
+    "cross_kd": boxed(losses.CrossKD()),
+    "hard_label": boxed(losses.hard_label),
+    "ld": region,
+    "mask_kd": masks,
+    "soft_kl": losses.soft_kl,
+}
+CASES = FEATURES | ANCHORS
+
+
+def shape_of(name: str) -> tuple[int, ...]:
+    if name in FEATURES:
+        return (2, 3, 5, 7)
+    return (2, 12, 9)
+
+
+def inputs(name: str, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+    shape = shape_of(name)
+    return torch.randn(shape, dtype=torch.float64).to(dtype), torch.randn(shape, dtype=torch.float64).to(dtype)
+
+
+def test_every_loss_is_held_to_it() -> None:
+    assert set(CASES) == set(losses.LOSSES)
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_gradient_is_the_slope_and_the_teacher_gets_none(name: str) -> None:
+    student, teacher = (x.requires_grad_() for x in inputs(name, torch.float64))
+    CASES[name](student, teacher).backward()
+    assert teacher.grad is None
+    if name in {"bckd", "cross_kd", "hard_label"}:
+        return  # their boxes are computed in float32 here; their own files check them
+    assert torch.autograd.gradcheck(lambda s: CASES[name](s, teacher.detach()), (student,), atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_every_type_gives_a_float32_loss_near_the_float64_one(name: str, dtype: torch.dtype) -> None:
+    student, teacher = inputs(name, dtype)
+    expected = CASES[name](student.double(), teacher.double())
+    found = CASES[name](student.requires_grad_(), teacher)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), expected.double(), rtol=1e-4, atol=1e-5)
+    found.backward()
+    assert student.grad.dtype == dtype
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_strides_do_not_matter(name: str) -> None:
+    student, teacher = inputs(name)
+    expected = CASES[name](student, teacher)
+    swapped = (x.transpose(0, -1).contiguous().transpose(0, -1) for x in (student, teacher))
+    torch.testing.assert_close(CASES[name](*swapped), expected)
+
+
+@pytest.mark.parametrize("name", sorted(set(CASES) - {"mask_kd"}))
+def test_no_images_cost_nothing(name: str) -> None:
+    shape = (0, *shape_of(name)[1:])
+    student = torch.zeros(shape, requires_grad=True)
+    case = CASES[name] if name != "fgd" else module(losses.FGD, LABELS[:0], 4.0)
+    loss = case(student, torch.zeros(shape))
+    assert loss.item() == 0
+    loss.backward()
+
+
+@pytest.mark.parametrize("size", [1e4, 1e8])
+@pytest.mark.parametrize("name", sorted(set(CASES) - {"fgd", "fitnet", "mgd", "score_l2", "mask_kd"}))
+def test_large_numbers_stay_finite(name: str, size: float) -> None:
+    student, teacher = (x * size / 10 for x in inputs(name))
+    loss = CASES[name](student.requires_grad_(), teacher)
+    loss.backward()
+    assert torch.isfinite(loss), loss
+    assert torch.isfinite(student.grad).all()
+
+
+@pytest.mark.parametrize("name", sorted(set(CASES) - {"fgd", "mgd"}))
+def test_it_compiles_without_graph_breaks(name: str) -> None:
+    student, teacher = inputs(name)
+    compiled = torch.compile(CASES[name], fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(student, teacher), CASES[name](student, teacher))
+
+
+@pytest.mark.parametrize("kind", [losses.FGD, losses.MGD])
+def test_modules_with_parameters_compile_without_graph_breaks(kind: type[torch.nn.Module]) -> None:
+    student, teacher = inputs("mgd")
+    rest = (LABELS, 4.0) if kind is losses.FGD else ()
+    loss = kind(3, mask_ratio=0.0) if kind is losses.MGD else kind(3)
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(student, teacher, *rest), loss(student, teacher, *rest))
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_shapes_that_do_not_fit_are_refused(name: str) -> None:
+    student, teacher = inputs(name)
+    with pytest.raises(ArgumentError, match="teacher"):
+        CASES[name](student, teacher[..., :4])
