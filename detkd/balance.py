@@ -61,6 +61,9 @@ class GradientRatio(nn.Module):
 
     def _measure(self, losses: Sequence[Tensor], features: Sequence[Tensor]) -> None:
         norms = torch.stack([_gradient_norm(loss, features) for loss in losses])
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(norms)  # the same weights in every process
+            norms = norms / torch.distributed.get_world_size()
         keep = self.momentum * (self.norms > 0)
         averages = keep * self.norms + (1 - keep) * norms
         # One overflow in half precision must not stay in the average for ever.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator
@@ -78,6 +78,13 @@ class DistillConfig(_Strict):
             raise ValueError("expected at least one loss that is not null; for none at all, give distill=null")
         return kept
 
+    def losses(self) -> list[Term]:
+        """The distillation terms, in the order of the configuration."""
+        return [
+            Term(name=name, weight=given["weight"], arguments={k: v for k, v in given.items() if k != "weight"})
+            for name, given in self.terms.items()
+        ]
+
 
 class TrainConfig(_Strict):
     """The schedule, shared by every engine."""
@@ -104,15 +111,6 @@ class DetectionConfig(_Strict):
     )
     evaluate: tuple[str, ...] = Field(("val", "test"), min_length=1, description="splits evaluated at the end")
 
-    def terms(self) -> list[Term]:
-        """The distillation terms, in the order of the configuration."""
-        if self.distill is None:
-            return []
-        return [
-            Term(name=name, weight=given["weight"], arguments={k: v for k, v in given.items() if k != "weight"})
-            for name, given in self.distill.terms.items()
-        ]
-
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> DetectionConfig:
     """Read a configuration file and apply ``key=value`` overrides.
@@ -132,19 +130,18 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> DetectionConfig:
 
 def parse_config(tree: Mapping[str, Any]) -> DetectionConfig:
     """Validate a configuration tree; see :func:`load_config`."""
-    faults: list[str] = []
-    config: DetectionConfig | None = None
-    try:
-        config = DetectionConfig.model_validate(tree)
-    except ValidationError as error:
-        faults += _describe(error, ())
-    resolved, term_faults = _resolve_terms(tree)
-    faults += term_faults
-    if config is None or faults:
-        raise ConfigError("\n".join(faults))
+    distill = tree.get("distill")
+    resolved, faults = _resolve_terms(distill if isinstance(distill, dict) else {}, ("distill",))
+    config = _validate(DetectionConfig, tree, faults)
     if config.distill is None:
         return config
     return config.model_copy(update={"distill": config.distill.model_copy(update={"terms": resolved})})
+
+
+def parse_distillation(tree: Mapping[str, Any]) -> DistillConfig:
+    """Validate the `distill` section alone; see :func:`load_config`."""
+    resolved, faults = _resolve_terms(tree, ())
+    return _validate(DistillConfig, tree, faults).model_copy(update={"terms": resolved})
 
 
 def dump_config(config: DetectionConfig) -> str:
@@ -153,10 +150,24 @@ def dump_config(config: DetectionConfig) -> str:
     return text
 
 
-def _resolve_terms(tree: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+def _validate(model: type[_Model], tree: Mapping[str, Any], faults: Sequence[str]) -> _Model:
+    """Validate a tree, and raise its faults together with those already found."""
+    found = list(faults)
+    try:
+        valid = model.model_validate(tree)
+    except ValidationError as error:
+        found = _describe(error, ()) + found
+    if found:
+        raise ConfigError("\n".join(found))
+    return valid
+
+
+def _resolve_terms(distill: Mapping[str, Any], prefix: tuple[str, ...]) -> tuple[dict[str, Any], list[str]]:
     """Fill every term's arguments with the defaults of its loss module, and collect what is wrong with them."""
-    distill = tree.get("distill")
-    given = distill.get("terms") if isinstance(distill, dict) else None
+    given = distill.get("terms")
     if given is None:
         given = DEFAULT_TERMS
     resolved: dict[str, Any] = {}
@@ -167,7 +178,7 @@ def _resolve_terms(tree: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         try:
             resolved[name] = _arguments_model(name).model_validate(arguments).model_dump()
         except ValidationError as error:
-            faults += _describe(error, ("distill", "terms", name))
+            faults += _describe(error, (*prefix, "terms", name))
     return resolved, faults
 
 

@@ -17,17 +17,17 @@ def recipe(repository: Path) -> Path:
 def test_overrides_are_yaml_and_the_resolved_file_reads_back(recipe: Path, tmp_path: Path) -> None:
     config = load_config(recipe, ["data=d.yaml", "distill.teacher.weights=t.pt", "train.seed=3", "distill.terms.ld={}"])
     assert config.train.seed == 3
-    terms = {term.name: term for term in config.terms()}
+    terms = {term.name: term for term in config.distill.losses()}
     assert terms["bckd"].weight == 1.0
     assert terms["ld"].arguments == {"temperature": 10.0, "positive_gain": 0.25, "region_gain": 0.25}
     (tmp_path / "again.yaml").write_text(dump_config(config))
     assert load_config(tmp_path / "again.yaml") == config
-    assert load_config(recipe, ["data=d.yaml", "distill=null"]).terms() == []
+    assert load_config(recipe, ["data=d.yaml", "distill=null"]).distill is None
 
 
 def test_a_term_is_left_out_by_null_but_one_must_stay(recipe: Path) -> None:
     config = load_config(recipe, ["data=d.yaml", "distill.terms.pkd={}", "distill.terms.bckd=null"])
-    assert [term.name for term in config.terms()] == ["pkd"]
+    assert [term.name for term in config.distill.losses()] == ["pkd"]
     with pytest.raises(ConfigError, match="distill.terms: expected at least one loss"):
         load_config(recipe, ["data=d.yaml", "distill.terms.bckd=null"])
 

@@ -29,6 +29,7 @@ ALLOWED = {
     "evaluation": {"errors", "data"},
     "engines": {"adapters", "config", "data", "distiller", "errors", "evaluation", "files", "report"},
     "report": {"files"},
+    "ultralytics": {"adapters", "balance", "config", "distiller", "engines", "errors"},
 }
 
 

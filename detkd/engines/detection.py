@@ -65,7 +65,7 @@ def run_detection(config: DetectionConfig, *, resume: bool = False) -> Path:
     if config.distill is not None:
         teacher, origin = engine.build_model(config.distill.teacher, dataset.names, role="teacher")
         print(f"teacher: {origin}")
-        distiller = engine.build_distiller(student, teacher, config)
+        distiller = engine.build_distiller(student, teacher, config.distill, config.train.imgsz)
     data_yaml = folder / "ultralytics" / "data.yaml"
     arguments = engine.trainer_arguments(config, data_yaml, folder, resume=resume)
 

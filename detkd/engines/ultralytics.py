@@ -1,8 +1,4 @@
-"""Training of a YOLO student inside ultralytics' own trainer.
-
-ultralytics keeps its augmentation, EMA, schedules, checkpoints and resume. detkd adds the student's construction, the
-distillation terms behind the task loss, and the aligners in the optimizer.
-"""
+"""Construction of YOLO students and teachers, and a student's training inside ultralytics' own trainer."""
 
 from __future__ import annotations
 
@@ -11,23 +7,24 @@ import copy
 import csv
 import logging
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from torch import Tensor, nn
 
 from detkd.adapters.ultralytics import UltralyticsAdapter, import_ultralytics, load_weights, load_yolo, read_state_dict
 from detkd.distiller import Distiller
+from detkd.engines.distilling.ultralytics import distilling
 from detkd.errors import ConfigError, WeightsError
-from detkd.files import replacing
 from detkd.report.console import TrainingProgress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
-    from detkd.config import DetectionConfig, ModelConfig
+    from torch import nn
+
+    from detkd.config import DetectionConfig, DistillConfig, ModelConfig
 
 # What detkd sets itself from the sections of its own configuration.
 _RESERVED = (
@@ -61,59 +58,6 @@ class TrainingResult:
     seconds: float
     history: list[dict[str, float]]
     weights: list[dict[str, float]]
-
-
-@dataclass
-class _WeightLog:
-    """Mean of the terms' weights over each epoch, without reading the device in between."""
-
-    epochs: list[dict[str, float]] = field(default_factory=list)
-    _sums: dict[str, Tensor] = field(default_factory=dict)
-    _steps: int = 0
-
-    def add(self, weights: Mapping[str, Tensor]) -> None:
-        self._sums = {name: self._sums.get(name, 0.0) + weight.detach() for name, weight in weights.items()}
-        self._steps += 1
-
-    def close_epoch(self) -> None:
-        self.epochs.append({name: float(total) / self._steps for name, total in self._sums.items()})
-        self._sums, self._steps = {}, 0
-
-
-class DistillationCriterion:
-    """ultralytics' criterion with the distillation terms behind it.
-
-    ultralytics multiplies its loss by the batch size; the terms are, too, so that weights keep their meaning.
-    """
-
-    def __init__(self, task: Any, distiller: Distiller, log: _WeightLog) -> None:
-        self._task = task
-        self._distiller = distiller
-        self._log = log
-
-    def __call__(self, preds: Any, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss vector of ultralytics with one more entry, and the named values of all terms."""
-        images = batch["img"]
-        size = images.shape[0]
-        task, items = self._task(preds, batch)
-        result = self._distiller(images, padded_boxes(batch), task.sum() / size)
-        self._log.add(result.weights)
-        return torch.cat((task, result.loss[None] * size)), {**items, **result.terms}
-
-    def update(self) -> None:
-        """Pass the end of an epoch on to a criterion that counts them (end-to-end heads)."""
-        if hasattr(self._task, "update"):
-            self._task.update()
-
-
-def padded_boxes(batch: Mapping[str, Tensor]) -> Tensor:
-    """Labelled boxes of an ultralytics batch as (x1, y1, x2, y2) in pixels, padded with zeros, [B, M, 4]."""
-    images, owner = batch["img"], batch["batch_idx"].view(-1).long()
-    count, (height, width) = images.shape[0], images.shape[2:]
-    centre, side = batch["bboxes"].view(-1, 4).to(images.device).split(2, -1)
-    boxes = torch.cat((centre - side / 2, centre + side / 2), -1) * images.new_tensor([width, height, width, height])
-    per_image = [boxes[owner == index] for index in range(count)]
-    return nn.utils.rnn.pad_sequence(per_image, batch_first=True)
 
 
 def build_model(spec: ModelConfig, class_names: Sequence[str], *, role: str) -> tuple[nn.Module, str]:
@@ -217,50 +161,36 @@ def trainer_arguments(config: DetectionConfig, data_yaml: Path, folder: Path, *,
     }
 
 
-def build_distiller(student: nn.Module, teacher: nn.Module, config: DetectionConfig) -> Distiller:
+def build_distiller(student: nn.Module, teacher: nn.Module, config: DistillConfig, imgsz: int) -> Distiller:
     """Bind teacher and student, and try one forward pass so that a misfit shows before training starts."""
-    if config.distill is None:
-        raise ConfigError("distill: expected a section, but got null.")
     distiller = Distiller(
         UltralyticsAdapter(student),
         UltralyticsAdapter(teacher),
-        config.terms(),
-        config.distill.balance,
-        classes=config.distill.classes,
-        scale=config.distill.scale,
+        config.losses(),
+        config.balance,
+        classes=config.classes,
+        scale=config.scale,
     )
-    distiller.try_out(torch.zeros(1, 3, config.train.imgsz, config.train.imgsz))
+    device = next(student.parameters()).device
+    teacher.to(device)
+    distiller.to(device).try_out(torch.zeros(1, 3, imgsz, imgsz, device=device))
     return distiller
 
 
-def _trainer_class() -> Any:
+def _student_trainer() -> Any:
     """Subclass ultralytics' trainer; made here because ultralytics is imported lazily."""
     from ultralytics.models.yolo.detect import DetectionTrainer
-    from ultralytics.utils.torch_utils import unwrap_model
 
     class StudentTrainer(DetectionTrainer):  # type: ignore[misc]
-        """ultralytics' trainer for a student that detkd has built, with or without a distiller."""
+        """ultralytics' trainer for a student that detkd has built, with detkd's progress."""
 
-        def __init__(
-            self,
-            student: nn.Module,
-            distiller: Distiller | None,
-            overrides: dict[str, Any],
-            progress: TrainingProgress,
-        ) -> None:
+        def __init__(self, student: nn.Module, overrides: dict[str, Any], progress: TrainingProgress) -> None:
             self.student = student
-            self.distiller = distiller
             self.progress = progress
             self.steps = self.shown = 0
-            self.weight_log = _WeightLog()
             super().__init__(overrides=overrides)
             self.add_callback("on_train_batch_end", StudentTrainer.show_step)
             self.add_callback("on_fit_epoch_end", StudentTrainer.show_epoch)
-            if distiller is not None:
-                # The last event before the first epoch: the EMA has its copy, so hooks stay out of every checkpoint.
-                self.add_callback("on_pretrain_routine_end", StudentTrainer.start_distilling)
-                self.add_callback("on_train_epoch_end", lambda trainer: trainer.weight_log.close_epoch())
-                self.add_callback("teardown", lambda _: distiller.detach())
 
         def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> nn.Module:
             """Return the student; a resumed run fills it from its checkpoint."""
@@ -268,37 +198,6 @@ def _trainer_class() -> Any:
             if weights is not None:
                 model.load(weights, verbose=verbose)
             return cast("nn.Module", model)
-
-        def build_optimizer(self, model: nn.Module, *args: Any, **kwargs: Any) -> Any:
-            """Add the aligners to the optimizer as a group of their own."""
-            optimizer = super().build_optimizer(model, *args, **kwargs)
-            aligners = [] if self.distiller is None else list(self.distiller.to(self.device).parameters())
-            if aligners:
-                optimizer.add_param_group({"params": aligners, "param_group": "aligner"})
-            return optimizer
-
-        def start_distilling(self) -> None:
-            """Put the distillation terms behind the task loss of the model that trains."""
-            distiller = self.distiller
-            if distiller is None:
-                return
-            distiller.teacher.to(self.device)
-            state = self.wdir / "distiller.pt"
-            if self.resume and state.is_file():
-                saved = torch.load(state, map_location=self.device, weights_only=True)
-                distiller.load_state_dict(saved["distiller"])
-                self.weight_log.epochs[:] = saved["weights"][: self.start_epoch]
-            distiller.attach()
-            model = unwrap_model(self.model)
-            model.criterion = DistillationCriterion(model.init_criterion(), distiller, self.weight_log)
-
-        def save_model(self) -> bool:
-            """Save the student as ultralytics does, and beside it what a resumed distillation needs."""
-            saved = super().save_model()
-            if self.distiller is not None:
-                with replacing(self.wdir / "distiller.pt") as path:
-                    torch.save({"distiller": self.distiller.state_dict(), "weights": self.weight_log.epochs}, path)
-            return bool(saved)
 
         def show_step(self) -> None:
             """Move the progress bar by one batch."""
@@ -325,14 +224,17 @@ def train(student: nn.Module, distiller: Distiller | None, arguments: dict[str, 
     quiet = contextlib.nullcontext() if arguments["verbose"] else _silence()
     title = Path(arguments["project"]).name
     with quiet, TrainingProgress(title, arguments["epochs"]) as progress:
-        trainer = _trainer_class()(student, distiller, arguments, progress)
+        kind = _student_trainer()
+        if distiller is not None:
+            kind = distilling(kind, lambda *_: distiller)
+        trainer = kind(student, arguments, progress)
         trainer.train()
     history = _read_history(Path(trainer.csv))
     return TrainingResult(
         checkpoint=Path(trainer.best),
         seconds=_total_seconds([row["time"] for row in history]),
         history=history,
-        weights=trainer.weight_log.epochs,
+        weights=trainer.weight_log.epochs if distiller is not None else [],
     )
 
 

@@ -35,7 +35,7 @@ def train(config: DetectionConfig, folder: Path) -> tuple[engine.TrainingResult,
     teacher, distiller = None, None
     if config.distill is not None:
         teacher, _ = engine.build_model(config.distill.teacher, NAMES, role="teacher")
-        distiller = engine.build_distiller(student, teacher, config)
+        distiller = engine.build_distiller(student, teacher, config.distill, config.train.imgsz)
     result = engine.train(student, distiller, engine.trainer_arguments(config, config.data, folder))
     return result, student, teacher, distiller
 
@@ -48,7 +48,7 @@ def test_distillation_trains_aligners_and_student_but_never_the_teacher(
     student, _ = engine.build_model(config.student, NAMES, role="student")
     model, _ = engine.build_model(config.distill.teacher, NAMES, role="teacher")
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    distiller = engine.build_distiller(student, model, config)
+    distiller = engine.build_distiller(student, model, config.distill, config.train.imgsz)
     aligners = {name: value.detach().clone() for name, value in distiller.named_parameters()}
     result = engine.train(student, distiller, engine.trainer_arguments(config, resolved, tmp_path))
 
@@ -133,7 +133,7 @@ def test_a_run_that_was_cut_short_goes_on_where_it_stopped(
         patch.setattr(engine.TrainingProgress, "epoch", cut)
         with pytest.raises(CutError):
             run_detection(config)
-    kept = torch.load(folder / "ultralytics" / "weights" / "distiller.pt", weights_only=True)
+    kept = torch.load(folder / "ultralytics" / "weights" / "distiller-1.pt", weights_only=True)
     assert len(kept["weights"]) == 2
     assert kept["distiller"]["balance.norms"].min() > 0
     with pytest.raises(ConfigError, match="--resume"):

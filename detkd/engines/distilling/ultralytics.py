@@ -1,0 +1,220 @@
+"""What ultralytics' trainers need to distil, as a layer over any of them.
+
+ultralytics keeps its augmentation, EMA, schedules, checkpoints and resume. The layer adds the distillation terms behind the
+task loss, the aligners in the optimizer, and what a resumed distillation needs beside the checkpoint.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, distributed, nn
+
+from detkd.errors import WeightsError
+from detkd.files import replacing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from detkd.distiller import Distiller
+
+
+class WeightLog:
+    """Mean of the terms' weights over each epoch, without reading the device in between.
+
+    Attributes:
+        epochs: One mapping an epoch, from the term's name to its mean weight.
+    """
+
+    def __init__(self) -> None:
+        self.epochs: list[dict[str, float]] = []
+        self._sums: dict[str, Tensor] = {}
+        self._steps = 0
+
+    def add(self, weights: Mapping[str, Tensor]) -> None:
+        """Count one step."""
+        self._sums = {name: self._sums.get(name, 0.0) + weight.detach() for name, weight in weights.items()}
+        self._steps += 1
+
+    def close_epoch(self) -> None:
+        """End an epoch."""
+        self.epochs.append({name: float(total) / self._steps for name, total in self._sums.items()})
+        self._sums, self._steps = {}, 0
+
+
+class DistillationCriterion:
+    """ultralytics' criterion with the distillation terms behind it.
+
+    ultralytics multiplies its loss by the batch size; the terms are, too, so that weights keep their meaning.
+    """
+
+    def __init__(self, task: Any, distiller: Distiller, log: WeightLog) -> None:
+        self._task = task
+        self._distiller = distiller
+        self._log = log
+
+    def __call__(self, preds: Any, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss vector of ultralytics with one more entry, and the named values of all terms."""
+        images = batch["img"]
+        size = images.shape[0]
+        task, items = self._task(preds, batch)
+        result = self._distiller(images, padded_boxes(batch), task.sum() / size)
+        self._log.add(result.weights)
+        return torch.cat((task, result.loss[None] * size)), {**items, **result.terms}
+
+    def update(self) -> None:
+        """Pass the end of an epoch on to a criterion that counts them (end-to-end heads)."""
+        if hasattr(self._task, "update"):
+            self._task.update()
+
+
+def padded_boxes(batch: Mapping[str, Tensor]) -> Tensor:
+    """Labelled boxes of an ultralytics batch as (x1, y1, x2, y2) in pixels, padded with zeros, [B, M, 4]."""
+    images, owner = batch["img"], batch["batch_idx"].view(-1).long()
+    count, (height, width) = images.shape[0], images.shape[2:]
+    centre, side = batch["bboxes"].view(-1, 4).to(images.device).split(2, -1)
+    pixels = torch.tensor([width, height, width, height], device=images.device)
+    boxes = torch.cat((centre - side / 2, centre + side / 2), -1) * pixels
+    per_image = [boxes[owner == index] for index in range(count)]
+    return nn.utils.rnn.pad_sequence(per_image, batch_first=True)
+
+
+def compiled_body(model: Any, mode: str | bool) -> Callable[..., Any]:
+    """A replacement of the model's `_predict_once` that compiles all layers before the head.
+
+    The head stays out of the graph: where one compiled function returned both features and predictions, the predictions
+    would no longer depend on the features in autograd's eyes, and no gradient could be measured between them.
+    """
+
+    def body(x: Any) -> list[Tensor]:
+        outputs: list[Any] = []
+        for layer in model.model[:-1]:
+            if layer.f != -1:
+                x = outputs[layer.f] if isinstance(layer.f, int) else [x if j == -1 else outputs[j] for j in layer.f]
+            x = layer(x)
+            outputs.append(x if layer.i in model.save else None)
+        return [x if j == -1 else outputs[j] for j in model.model[-1].f]
+
+    fast = torch.compile(body, mode="default" if mode is True else str(mode))
+
+    def predict_once(x: Tensor, profile: bool = False, embed: Any = None, **_: Any) -> Any:
+        return model.model[-1](fast(x))
+
+    return predict_once
+
+
+def distilling(base: Any, make_distiller: Callable[[Any, nn.Module], Distiller]) -> Any:
+    """Subclass one of ultralytics' trainers so that its student also learns from a teacher.
+
+    Args:
+        base: ``DetectionTrainer``, ``SegmentationTrainer``, or a subclass.
+        make_distiller: Called once with the trainer and its student, when the optimizer is built.
+
+    Returns:
+        The class; its arguments and everything else are `base`'s own.
+    """
+    from ultralytics.utils.torch_utils import unwrap_model
+
+    class Distilling(base):  # type: ignore[misc]
+        """A trainer of ultralytics with a distiller behind its task loss."""
+
+        distiller: Distiller
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            self.weight_log = WeightLog()
+            self.compile_mode: str | bool = False
+            super().__init__(*args, **kwargs)
+            # The last event before the first epoch: the EMA has its copy, so hooks stay out of every checkpoint.
+            self.add_callback("on_pretrain_routine_end", Distilling.start_distilling)
+            self.add_callback("on_train_epoch_end", lambda trainer: trainer.weight_log.close_epoch())
+            self.add_callback("teardown", Distilling.stop_distilling)
+
+        def _setup_train(self) -> None:
+            # Set aside, or ultralytics would compile the head together with the rest; see compiled_body.
+            self.compile_mode, self.args.compile = self.args.compile, False
+            super()._setup_train()
+
+        def build_optimizer(self, model: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            """Add the parameters of aligners and losses to the optimizer as a group of their own."""
+            self.distiller = make_distiller(self, unwrap_model(model)).to(self.device)
+            self.distiller.teacher.to(self.device)
+            optimizer = super().build_optimizer(model, *args, **kwargs)
+            parameters = list(self.distiller.parameters())
+            for parameter in parameters if self.world_size > 1 else ():
+                distributed.broadcast(parameter.data, src=0)  # each process draws its own
+            if parameters:
+                optimizer.add_param_group({"params": parameters, "param_group": "aligner"})
+            return optimizer
+
+        def start_distilling(self) -> None:
+            """Put the distillation terms behind the task loss of the model that trains."""
+            if self.resume:
+                self._load_distiller(_state_file(self.wdir, self.start_epoch - 1))
+            self.distiller.attach()
+            model: Any = unwrap_model(self.model)
+            # A resumed end-to-end head has its criterion already, with the epochs it counts.
+            task = getattr(model, "criterion", None) or model.init_criterion()
+            model.criterion = DistillationCriterion(task, self.distiller, self.weight_log)
+            if self.compile_mode:
+                model._predict_once = compiled_body(model, self.compile_mode)
+
+        def stop_distilling(self) -> None:
+            """Remove the hooks."""
+            if hasattr(self, "distiller"):
+                self.distiller.detach()
+
+        def optimizer_step(self) -> None:
+            """Average the aligners' gradients over all processes: they lie outside of the model that DDP wraps."""
+            if self.world_size > 1:
+                for parameter in self.distiller.parameters():
+                    if parameter.grad is None:
+                        parameter.grad = torch.zeros_like(parameter)
+                    distributed.all_reduce(parameter.grad)
+                    parameter.grad /= self.world_size
+            super().optimizer_step()
+
+        def save_model(self) -> bool:
+            """Save as ultralytics does, but whole or not at all, and beside it what a resumed distillation needs."""
+            state = _state_file(self.wdir, self.epoch)
+            with replacing(state) as path:
+                torch.save({"distiller": self.distiller.state_dict(), "weights": self.weight_log.epochs}, path)
+            with self._whole_files():
+                saved = super().save_model()
+            for old in self.wdir.glob(_STATE.format("*")):  # only after the checkpoint it belongs to is replaced
+                if old != state:
+                    old.unlink()
+            return bool(saved)
+
+        @contextmanager
+        def _whole_files(self) -> Iterator[None]:
+            """Let ultralytics write its checkpoints beside their places, and move them there when they are whole."""
+            names = ["last", "best"] if self.best_fitness == self.fitness else ["last"]
+            places: dict[str, Path] = {name: getattr(self, name) for name in names}
+            with ExitStack() as stack:
+                for name, place in places.items():
+                    setattr(self, name, stack.enter_context(replacing(place)))
+                try:
+                    yield
+                finally:
+                    for name, place in places.items():
+                        setattr(self, name, place)
+
+        def _load_distiller(self, path: Path) -> None:
+            if not path.is_file():
+                raise WeightsError(f"Expected the aligners of the run to resume at {path}, but the file is missing.")
+            saved = torch.load(path, map_location=self.device, weights_only=True)
+            self.distiller.load_state_dict(saved["distiller"])
+            self.weight_log.epochs[:] = saved["weights"]
+
+    return cast("Any", Distilling)
+
+
+_STATE = "distiller-{}.pt"
+
+
+def _state_file(folder: Path, epoch: int) -> Path:
+    """Where the state after an epoch is kept; the epoch in its name, so that it can't be taken for another one's."""
+    return folder / _STATE.format(epoch)
