@@ -2,36 +2,55 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+import yaml
 
-from detkd.adapters.ultralytics import import_ultralytics, load_yolo
+from detkd.adapters.ultralytics import UltralyticsAdapter, import_ultralytics, load_yolo
+from detkd.distiller import Distiller, Term
+from detkd.errors import AdapterError, ConfigError, WeightsError
 from detkd.ultralytics import distill_trainer
 from tests.adapters.families import build
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 TERMS = {"bckd": {}, "pkd": {}}
+SMALL = {"epochs": 1, "imgsz": 64, "batch": 4, "nbs": 4, "workers": 0, "device": "cpu", "amp": False}
+STEADY = {"optimizer": "AdamW", "lr0": 0.002, "warmup_epochs": 0, "mosaic": 0.0, "plots": False, "verbose": False}
 
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> Any:
+def _one_thread() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
 
 
-def train(name: str, trainer: Any, data: Path, folder: Path, **arguments: Any) -> Any:
-    """Train a tiny student of a family through ultralytics' own API; returns the trainer object."""
-    yolo = import_ultralytics().YOLO(f"{name}.yaml", verbose=False)
-    yolo.model.yaml = build(name).yaml  # at the tests' tiny width
-    small = {"epochs": 1, "imgsz": 64, "batch": 4, "nbs": 4, "workers": 0, "device": "cpu", "amp": False}
-    steady = {"optimizer": "AdamW", "lr0": 0.002, "warmup_epochs": 0}
-    quiet = {"plots": False, "verbose": False, "project": str(folder), "name": "run", "exist_ok": True}
-    settings = {**small, **steady, **quiet, **arguments}
-    yolo.train(trainer=trainer, data=str(data), **settings)
+def student_yaml(name: str, folder: Path) -> Path:
+    """A family at the tests' tiny width; the name ends in the scale that ultralytics reads from it."""
+    tree = {key: value for key, value in build(name).yaml.items() if key not in {"yaml_file", "scale", "nc"}}
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump({"nc": 2, **tree}))
+    return path
+
+
+def train(trainer: Any, data: Path, folder: Path, name: str = "yolo11n", **arguments: Any) -> Any:
+    """Train a tiny student through ultralytics' own API; returns the trainer object."""
+    yolo = import_ultralytics().YOLO(str(student_yaml(name, folder)), verbose=False)
+    place = {"project": str(folder), "name": "run", "exist_ok": True}
+    yolo.train(trainer=trainer, data=str(data), **{**SMALL, **STEADY, **place, **arguments})
     return yolo.trainer
 
 
@@ -39,13 +58,255 @@ def parameters(path: Path) -> dict[str, torch.Tensor]:
     return load_yolo(path).model.state_dict()
 
 
-def test_one_line_distils(resolved: Path, checkpoint: Path, tmp_path: Path) -> None:
-    trainer = train("yolo11n", distill_trainer(checkpoint, terms=TERMS), resolved, tmp_path, epochs=2)
+def test_one_line_distils_and_the_checkpoint_holds_the_student_alone(
+    resolved: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    trainer = train(distill_trainer(checkpoint, terms=TERMS), resolved, tmp_path, epochs=2)
     assert {"bckd", "pkd"} <= set(trainer.loss_names)
-    assert set(trainer.weight_log.epochs[1]) == {"bckd", "pkd"}
-    assert all(weight > 0 for weight in trainer.weight_log.epochs[1].values())
-    kept = parameters(trainer.best)
-    assert not any("aligner" in name or "teacher" in name for name in kept)
-    plain = train("yolo11n", None, resolved, tmp_path / "plain", epochs=2)
-    assert kept.keys() == parameters(plain.best).keys()
-    assert any(not torch.equal(value, parameters(plain.best)[name]) for name, value in kept.items())
+    assert all(weight > 0 for epoch in trainer.weight_log.epochs for weight in epoch.values())
+    plain = parameters(train(None, resolved, tmp_path / "plain", epochs=2).best)
+    for path in (trainer.best, trainer.last):
+        kept = parameters(path)
+        assert kept.keys() == plain.keys()
+        assert not any(module._forward_hooks for module in load_yolo(path).model.modules())
+    assert any(not torch.equal(value, plain[name]) for name, value in kept.items())
+
+
+@pytest.mark.parametrize("name", ["yolov8n-seg", "yolo26n-seg"])
+def test_segmenters_distil_their_masks(resolved: Path, tmp_path: Path, name: str) -> None:
+    teacher = build(name)
+    torch.save({"model": teacher, "train_args": {"task": "segment", "imgsz": 64}}, tmp_path / "teacher.pt")
+    kind = distill_trainer(tmp_path / "teacher.pt", terms={"bckd": {}, "mask_kd": {}}, task="segment")
+    trainer = train(kind, segments(resolved, tmp_path), tmp_path, name)
+    assert trainer.weight_log.epochs[0]["mask_kd"] > 0
+    assert float(trainer.tloss["mask_kd"]) > 0
+
+
+def segments(data: Path, folder: Path) -> Path:
+    """The same data set with outlines in place of boxes."""
+    root = Path(yaml.safe_load(data.read_text())["path"])
+    for split in ("train", "val"):
+        (folder / "segments" / "labels" / split).mkdir(parents=True)
+        shutil.copytree(root / "images" / split, folder / "segments" / "images" / split)
+        for label in (root / "labels" / split).glob("*.txt"):
+            lines = ["0 0.07 0.07 0.43 0.07 0.43 0.43 0.07 0.43", "1 0.56 0.47 0.93 0.47 0.93 0.84 0.56 0.84"]
+            (folder / "segments" / "labels" / split / label.name).write_text("\n".join(lines))
+    return write_data(folder / "segments.yaml", folder / "segments")
+
+
+def write_data(path: Path, root: Path) -> Path:
+    tree = {"path": str(root), "train": "images/train", "val": "images/val", "names": ["disc", "square"]}
+    path.write_text(yaml.safe_dump(tree))
+    return path
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"multi_scale": 0.5, "epochs": 3},
+        {"nbs": 8, "epochs": 3},
+        {"mosaic": 1.0, "close_mosaic": 1, "epochs": 2},
+        {"freeze": 3},
+        {"optimizer": "SGD"},
+        {"optimizer": "MuSGD"},
+    ],
+    ids="-".join,
+)
+def test_ultralytics_arguments_keep_working(
+    resolved: Path, checkpoint: Path, tmp_path: Path, arguments: dict[str, Any]
+) -> None:
+    trainer = train(distill_trainer(checkpoint, terms=TERMS), resolved, tmp_path, **arguments)
+    assert len(trainer.weight_log.epochs) == arguments.get("epochs", 1)
+    assert all(weight > 0 for weight in trainer.weight_log.epochs[-1].values())
+    first = parameters(trainer.best)["model.0.conv.weight"].float()
+    assert torch.isfinite(first).all()
+    if "freeze" in arguments:
+        torch.testing.assert_close(first, build("yolo11n").state_dict()["model.0.conv.weight"], atol=1, rtol=0)
+
+
+class CutError(Exception):
+    """Stands for a kill."""
+
+
+def test_a_kill_in_the_middle_of_a_save_leaves_the_epoch_before(
+    resolved: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = distill_trainer(checkpoint, terms=TERMS)
+    write, calls = Path.write_bytes, []
+
+    def cut(self: Path, content: bytes) -> int:
+        calls.append(self.name)
+        if len(calls) > 2:  # last and best of the first epoch were whole
+            write(self, content[: len(content) // 2])
+            raise CutError
+        return write(self, content)
+
+    with monkeypatch.context() as patch, pytest.raises(CutError):
+        patch.setattr(Path, "write_bytes", cut)
+        train(kind, resolved, tmp_path, epochs=3)
+    weights = tmp_path / "run" / "weights"
+    assert load_yolo(weights / "last.pt").ckpt["epoch"] == 0
+
+    saved = torch.load(weights / "distiller-0.pt", weights_only=True)["distiller"]
+    loaded = []
+    monkeypatch.setattr(Distiller, "load_state_dict", lambda self, state: loaded.append(state))
+    yolo = import_ultralytics().YOLO(str(weights / "last.pt"))
+    yolo.train(resume=True, trainer=kind)
+    assert loaded[0].keys() == saved.keys()
+    assert all(torch.equal(loaded[0][name], value) for name, value in saved.items())
+    assert len(yolo.trainer.weight_log.epochs) == 3
+    assert [path.name for path in weights.glob("distiller-*")] == ["distiller-2.pt"]
+
+
+def test_an_end_to_end_head_goes_on_counting_its_epochs(resolved: Path, tmp_path: Path) -> None:
+    """Its criterion shifts weight from one head to the other, epoch by epoch."""
+    torch.save({"model": build("yolo26n"), "train_args": {"task": "detect", "imgsz": 64}}, tmp_path / "teacher.pt")
+    kind = distill_trainer(tmp_path / "teacher.pt", terms={"bckd": {}})
+
+    def stop(trainer: Any) -> None:
+        if trainer.epoch == 1:
+            raise CutError
+
+    yolo = import_ultralytics().YOLO(str(student_yaml("yolo26n", tmp_path)))
+    yolo.add_callback("on_train_epoch_start", stop)
+    place = {"project": str(tmp_path), "name": "run", "exist_ok": True}
+    with pytest.raises(CutError):
+        yolo.train(trainer=kind, data=str(resolved), **{**SMALL, **STEADY, **place, "epochs": 4})
+    again = import_ultralytics().YOLO(str(tmp_path / "run" / "weights" / "last.pt"))
+    counted = []
+    again.add_callback("on_train_epoch_start", lambda t: counted.append(t.model.criterion._task.updates))
+    again.train(resume=True, trainer=kind)
+    assert counted == [1, 2, 3]
+
+
+def test_early_stopping_ends_the_run_and_its_hooks(
+    resolved: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ultralytics.engine.trainer import BaseTrainer
+
+    validate = BaseTrainer.validate
+    monkeypatch.setattr(BaseTrainer, "validate", lambda self: (validate(self)[0], 0.5))  # no epoch better than the first
+    trainer = train(distill_trainer(checkpoint, terms=TERMS), resolved, tmp_path, epochs=30, patience=2)
+    assert len(trainer.weight_log.epochs) == 3
+    assert not trainer.distiller._student._capture._handles
+
+
+@pytest.mark.parametrize("balance", ["none", "gradient_ratio"])
+def test_compile_gives_the_same_student(
+    resolved: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, balance: str
+) -> None:
+    kind = distill_trainer(checkpoint, terms={"bckd": {"weight": 1.0}, "pkd": {"weight": 1.0}}, balance=balance)
+    eager = train(kind, resolved, tmp_path / "eager", epochs=2)
+    compiled, compile_ = [], torch.compile
+
+    def traced(function: Any, **_: Any) -> Any:
+        compiled.append(function)
+        return compile_(function, backend="aot_eager")  # the same graphs as inductor's, without its minutes
+
+    monkeypatch.setattr(torch, "compile", traced)
+    fast = train(kind, resolved, tmp_path / "fast", epochs=2, compile=True)
+    assert len(compiled) == 1
+    # Compiled levels do not depend on each other in autograd's eyes, so the norms differ somewhat.
+    slack = {"none": 1e-6, "gradient_ratio": 1.0}[balance]
+    for one, other in zip(eager.weight_log.epochs, fast.weight_log.epochs, strict=True):
+        assert other == pytest.approx(one, rel=slack)
+        assert min(other.values()) > 0
+    if balance == "none":
+        for name, value in parameters(eager.last).items():
+            torch.testing.assert_close(parameters(fast.last)[name].float(), value.float(), rtol=2e-2, atol=2e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_mixed_precision_keeps_losses_in_float32(dtype: torch.dtype) -> None:
+    student, teacher = build("yolo11n").train(), build("yolov8n")
+    names = ("bckd", "ld", "pkd", "cross_kd", "at", "cwd", "fgd", "mgd", "score_l2", "hard_label", "fitnet")
+    distiller = Distiller(UltralyticsAdapter(student), UltralyticsAdapter(teacher), [Term(name) for name in names])
+    distiller.attach()
+    images, labels = torch.rand(2, 3, 64, 64), torch.tensor([4.0, 4.0, 40.0, 40.0]).expand(2, 1, 4)
+    with torch.autocast("cpu", dtype=dtype):
+        outputs = student(images)
+        task = outputs["scores"].float().square().mean() + outputs["boxes"].float().square().mean()
+        result = distiller(images, labels, task)
+    assert outputs["scores"].dtype == dtype
+    assert all(value.dtype == torch.float32 and torch.isfinite(value) for value in result.terms.values())
+    assert all(torch.isfinite(weight) for weight in result.weights.values())
+    assert result.weights["bckd"] > 0
+    (task + result.loss).backward()
+    assert all(torch.isfinite(p.grad).all() for p in student.parameters() if p.grad is not None)
+
+
+def test_two_processes_give_what_one_gives(resolved: Path, tmp_path: Path) -> None:
+    """On pictures that are all alike, where neither batch statistics nor normalisers depend on the split."""
+    root, alike = Path(yaml.safe_load(resolved.read_text())["path"]), tmp_path / "alike"
+    for split in ("train", "val"):
+        for kind in ("images", "labels"):
+            (alike / kind / split).mkdir(parents=True)
+        for index in range(8):
+            shutil.copy(root / "images" / "train" / "0.png", alike / "images" / split / f"{index}.png")
+            # As large as an untrained student's boxes, or its targets would sum up to less than the 1 they are clamped to.
+            (alike / "labels" / split / f"{index}.txt").write_text("0 0.5 0.5 1 1\n1 0.5 0.5 0.9 0.9")
+    write_data(tmp_path / "alike.yaml", alike)
+    student, teacher = build("yolo11n"), build("yolov8n")
+    for branch in teacher.model[-1].cv3:
+        branch[-1].bias.data.zero_()  # a teacher without any score would count as one positive however large the batch is
+    for name, model in (("student", student), ("teacher", teacher)):
+        torch.save({"model": model, "train_args": {"task": "detect", "imgsz": 64}}, tmp_path / f"{name}.pt")
+
+    def run(processes: int, data: Path, *terms: str) -> list[dict[str, Any]]:
+        folder = tmp_path / f"{data.stem}-{processes}"
+        folder.mkdir()
+        job = {"data": str(data), "folder": str(folder), "processes": processes, "terms": {term: {} for term in terms}}
+        job |= {role: str(tmp_path / f"{role}.pt") for role in ("student", "teacher")}
+        script = [str(Path(__file__).with_name("distributed_main.py")), json.dumps(job)]
+        launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else []
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+        command = [sys.executable, *launch, *script]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(processes)]
+
+    (one,), (first, second) = (run(count, tmp_path / "alike.yaml", "bckd", "at") for count in (1, 2))
+    assert first["weights"] == pytest.approx(one["weights"], rel=1e-3)
+    start = {name: value.float() for name, value in student.named_parameters()}
+    moved = sum((one["student"][name] - value).square().sum() for name, value in start.items())
+    apart = sum((one["student"][name] - first["student"][name]).square().sum() for name in start)
+    assert moved > 0
+    assert apart < 1e-4 * moved
+
+    first, second = run(2, resolved, "bckd", "score_l2")  # unlike pictures: the processes must still agree
+    assert first["aligners"]
+    for name, value in first["aligners"].items():
+        assert torch.equal(second["aligners"][name], value), name
+    assert first["weights"] == second["weights"]
+
+
+@pytest.mark.parametrize("file_format", ["torchscript", "onnx"])
+def test_the_student_exports_with_equal_outputs(resolved: Path, checkpoint: Path, tmp_path: Path, file_format: str) -> None:
+    trainer = train(distill_trainer(checkpoint, terms=TERMS), resolved, tmp_path)
+    images = torch.rand(1, 3, 64, 64)
+    model = load_yolo(trainer.best).model.float().eval()
+    with torch.no_grad():
+        expected = model(images)[0]
+    with contextlib.redirect_stdout(None):
+        path = load_yolo(trainer.best).export(format=file_format, imgsz=64, verbose=False)
+    if file_format == "onnx":
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        found = torch.from_numpy(session.run(None, {session.get_inputs()[0].name: images.numpy()})[0])
+    else:
+        found = torch.jit.load(path)(images)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-2)
+
+
+def test_faults_are_named(resolved: Path, checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"terms\.bckd\.gain: unknown key"):
+        distill_trainer(checkpoint, terms={"bckd": {"gain": 1}})
+    with pytest.raises(ConfigError, match="task: expected one of"):
+        distill_trainer(checkpoint, task="pose")
+    with pytest.raises(WeightsError, match="there is none at"):
+        train(distill_trainer(tmp_path / "none.pt"), resolved, tmp_path)
+    stranger = build("yolo11n", ("cat", "dog"))
+    torch.save({"model": stranger, "train_args": {"task": "detect", "imgsz": 64}}, tmp_path / "stranger.pt")
+    with pytest.raises(AdapterError, match=r"'disc', 'square'.*'cat', 'dog'"):
+        train(distill_trainer(tmp_path / "stranger.pt"), resolved, tmp_path)
