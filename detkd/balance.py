@@ -10,7 +10,24 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-BalanceName = Literal["none", "gradient_ratio"]
+BalanceName = Literal["none", "gradient_ratio", "uncertainty"]
+
+
+class FixedWeights(nn.Module):
+    """Uses weights as they are.
+
+    Args:
+        weights: Weight of each term.
+    """
+
+    def __init__(self, weights: Mapping[str, float]) -> None:
+        super().__init__()
+        self.weights = dict(weights)
+
+    def forward(self, task_loss: Tensor, terms: Mapping[str, Tensor], features: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Return the weight of each term; see :meth:`GradientRatio.forward`."""
+        del features
+        return {name: task_loss.new_tensor(self.weights[name]) for name in terms}
 
 
 class GradientRatio(nn.Module):
@@ -40,34 +57,75 @@ class GradientRatio(nn.Module):
         # Averages of the norms, the task's first; 0 where never measured. Saved, so that a resumed run goes on from them.
         self.register_buffer("norms", torch.zeros(1 + len(self.shares)))
         self._step = 0
+        self._seen: set[str] = set()
 
     def forward(self, task_loss: Tensor, terms: Mapping[str, Tensor], features: Sequence[Tensor]) -> dict[str, Tensor]:
         """Return the weight of each term for this step.
 
         Args:
             task_loss: The scalar that the trainer minimises without distillation.
-            terms: The unweighted scalar of each term, in the order of `shares`.
+            terms: The unweighted scalar of each term; those of `shares`, or some of them.
             features: Student activations that the task loss and the terms depend on.
         """
-        if self._step % self.interval == 0:
-            self._measure([task_loss, *terms.values()], features)
+        if self._step % self.interval == 0 or not terms.keys() <= self._seen:  # a schedule may bring a term in later
+            self._measure({"": task_loss, **terms}, features)
+            self._seen |= terms.keys()
         self._step += 1
-        task, *rest = self.norms.unbind()
+        task = self.norms[0]
         # A term without gradient (nothing to learn in this batch) must not blow its weight up.
-        return {
-            name: share * task / norm.clamp(min=1e-3 * task.clamp(min=1e-12))
-            for (name, share), norm in zip(self.shares.items(), rest, strict=True)
-        }
+        floor = 1e-3 * task.clamp(min=1e-12)
+        return {name: self.shares[name] * task / self.norms[self._place(name)].clamp(min=floor) for name in terms}
 
-    def _measure(self, losses: Sequence[Tensor], features: Sequence[Tensor]) -> None:
-        norms = torch.stack([_gradient_norm(loss, features) for loss in losses])
+    def pull(self, name: str, weight: float) -> float:
+        """How hard a term would pull at a weight, as a multiple of the task loss; 0 where it was never measured."""
+        task = float(self.norms[0])
+        return weight * float(self.norms[self._place(name)]) / task if task > 0 else 0.0
+
+    def _place(self, name: str) -> int:
+        return 0 if name == "" else 1 + list(self.shares).index(name)
+
+    def _measure(self, losses: Mapping[str, Tensor], features: Sequence[Tensor]) -> None:
+        norms = torch.stack([_gradient_norm(loss, features) for loss in losses.values()])
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(norms)  # the same weights in every process
             norms = norms / torch.distributed.get_world_size()
-        keep = self.momentum * (self.norms > 0)
-        averages = keep * self.norms + (1 - keep) * norms
+        places = [self._place(name) for name in losses]
+        before = self.norms[places]
+        keep = self.momentum * (before > 0)
+        averages = keep * before + (1 - keep) * norms
         # One overflow in half precision must not stay in the average for ever.
-        self.norms.copy_(torch.where(torch.isfinite(norms), averages, self.norms))
+        self.norms[places] = torch.where(torch.isfinite(norms), averages, before)
+
+
+class Uncertainty(nn.Module):
+    r"""Learns the weight of each term as the inverse of its uncertainty.
+
+    The loss of a term is :math:`w (e^{-s} L + s)` with a learned :math:`s` that starts at 0, where a term has its own
+    weight; at the optimum :math:`e^{-s} = 1 / L`. The task loss keeps its weight 1, so that the learning rate keeps its
+    meaning.
+
+    Args:
+        weights: Weight w of each term.
+
+    Source:
+        Kendall et al.: Multi-Task Learning Using Uncertainty to Weigh Losses, CVPR 2018, arXiv:1705.07115, with s for the
+        logarithm of the variance and without the factor 1/2.
+    """
+
+    def __init__(self, weights: Mapping[str, float]) -> None:
+        super().__init__()
+        self.weights = dict(weights)
+        self.log_variances = nn.ParameterDict({name: nn.Parameter(torch.zeros(())) for name in weights})
+
+    def forward(self, task_loss: Tensor, terms: Mapping[str, Tensor], features: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Return the weight of each term, with gradient; see :meth:`GradientRatio.forward`."""
+        del task_loss, features
+        return {name: self.weights[name] * torch.exp(-self.log_variances[name]) for name in terms}
+
+    def penalty(self, name: str) -> Tensor:
+        """What keeps a term's weight from falling to 0, added to the loss."""
+        penalty: Tensor = self.weights[name] * self.log_variances[name]
+        return penalty
 
 
 def _gradient_norm(loss: Tensor, features: Sequence[Tensor]) -> Tensor:

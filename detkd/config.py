@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
 
 from detkd.balance import BalanceName  # noqa: TC001 - pydantic reads annotations at run time
-from detkd.distiller import Term
 from detkd.errors import ConfigError
 from detkd.losses import LOSSES
+from detkd.schedules import Schedule
+from detkd.teacher_terms import Term
+from detkd.teachers.ensemble import EnsembleName  # noqa: TC001
+from detkd.teachers.live import PrecisionName  # noqa: TC001
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,6 +32,7 @@ DEFAULT_TERMS: dict[str, Any] = {"bckd": {}, "ld": {}, "pkd": {}}
 
 
 SCALES = (0.5, 1.0, 2.0, 4.0)
+TERM_KEYS = ("weight", "schedule")  # of every term, beside its loss's own arguments
 
 
 class _Strict(BaseModel):
@@ -44,21 +48,16 @@ class ModelConfig(_Strict):
     depth: float | None = Field(None, gt=0, le=4, description="replaces the yaml's depth multiple")
 
 
-class DistillConfig(_Strict):
-    """The teacher and the losses."""
+class TeacherConfig(ModelConfig):
+    """A teacher: a model, and how the student meets it."""
 
-    teacher: ModelConfig
-    terms: dict[str, Any] = Field(
-        default_factory=lambda: dict(DEFAULT_TERMS),
-        min_length=1,
-        description="loss name to its weight and arguments; null leaves the loss out",
-    )
-    balance: BalanceName = Field("gradient_ratio", description="how weights are held against the task loss")
+    scale: float = Field(1.0, description="side of the teacher's input as a multiple of the student's")
     classes: dict[str, str] | None = Field(
         None,
         description="teacher's class for a student's class whose name differs; classes that the teacher lacks are left out",
     )
-    scale: float = Field(1.0, description="side of the teacher's input as a multiple of the student's")
+    precision: PrecisionName | None = Field(None, description="type that the teacher computes in; null follows the student")
+    share: float = Field(1.0, gt=0, description="weight against other teachers, where `ensemble` is mean")
 
     @field_validator("scale")
     @classmethod
@@ -66,6 +65,35 @@ class DistillConfig(_Strict):
         if scale not in SCALES:  # of any other, no two strides would meet
             raise ValueError(f"expected one of {SCALES}")
         return scale
+
+
+class DistillConfig(_Strict):
+    """The teachers and the losses."""
+
+    teacher: TeacherConfig | None = Field(None, description="the teacher, where there is one")
+    teachers: tuple[TeacherConfig, ...] | None = Field(
+        None, min_length=1, description="the teachers, where there are several"
+    )
+    ensemble: EnsembleName = Field("mean", description="how several teachers are weighed")
+    terms: dict[str, Any] = Field(
+        default_factory=lambda: dict(DEFAULT_TERMS),
+        min_length=1,
+        description="loss name to its weight, schedule and arguments; null leaves the loss out",
+    )
+    balance: BalanceName = Field("gradient_ratio", description="how weights are held against the task loss")
+
+    @model_validator(mode="after")
+    def _teachers(self) -> DistillConfig:
+        if (self.teacher is None) == (self.teachers is None):
+            raise ValueError("expected either `teacher` or `teachers`")
+        if self.ensemble == "ca_mkd" and len(self.all_teachers) < 2:
+            raise ValueError("expected two `teachers` or more where `ensemble` is ca_mkd")
+        return self
+
+    @property
+    def all_teachers(self) -> tuple[TeacherConfig, ...]:
+        """The teacher, or the teachers."""
+        return self.teachers or ((self.teacher,) if self.teacher is not None else ())
 
     @field_validator("terms")
     @classmethod
@@ -81,7 +109,12 @@ class DistillConfig(_Strict):
     def losses(self) -> list[Term]:
         """The distillation terms, in the order of the configuration."""
         return [
-            Term(name=name, weight=given["weight"], arguments={k: v for k, v in given.items() if k != "weight"})
+            Term(
+                name=name,
+                weight=given["weight"],
+                arguments={key: value for key, value in given.items() if key not in TERM_KEYS},
+                schedule=Schedule(**given["schedule"]),
+            )
             for name, given in self.terms.items()
         ]
 
@@ -190,6 +223,7 @@ def _arguments_model(name: str) -> type[BaseModel]:
         if key not in {"self", "channels"} and parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
     }
     fields["weight"] = (Annotated[float, Field(ge=0)] | None, None)
+    fields["schedule"] = (Schedule, Schedule())
     return create_model(f"{name}_arguments", __base__=_Strict, **fields)
 
 
@@ -235,12 +269,14 @@ def _describe(error: ValidationError, prefix: tuple[str, ...]) -> list[str]:
     lines = []
     for fault in error.errors():
         key = ".".join(str(part) for part in (*prefix, *fault["loc"]))
-        if fault["type"] == "extra_forbidden":
+        if fault["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:
             lines.append(f"{key}: unknown key; got {fault['input']!r}. Check its spelling and its section.")
         elif fault["type"] == "missing":
             lines.append(f"{key}: required, but missing.")
         else:
             message = fault["msg"].removeprefix("Value error, ")
             message = message[0].lower() + message[1:]
-            lines.append(f"{key}: {message}; got {fault['input']!r}.")
+            # A fault between keys of a section is not told with the whole section.
+            got = "" if isinstance(fault["input"], dict) and fault["type"] == "value_error" else f"; got {fault['input']!r}"
+            lines.append(f"{key}: {message.removesuffix('.')}{got}.")
     return lines

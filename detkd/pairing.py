@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 
 from detkd.errors import AdapterError
 
@@ -63,15 +62,18 @@ class Pairing:
             student, teacher = (list(names) for names in self._names)
             raise AdapterError(
                 f"Expected every class of the student to be one of the teacher's for `{term}`, but the student has "
-                f"{student} and the teacher {teacher}. Give distill.classes (student's name to teacher's name), or distil "
-                "what needs no classes (`pkd`, `cross_kd`)."
+                f"{student} and the teacher {teacher}. Give the teacher's `classes` (student's name to teacher's name), or "
+                "distil what needs no classes (`pkd`, `cross_kd`)."
             )
 
-    def teacher_images(self, images: Tensor) -> Tensor:
-        """The student's batch [B, 3, H, W] at the teacher's input size."""
-        if self.scale == 1:
-            return images
-        return F.interpolate(images, scale_factor=self.scale, mode="bilinear", antialias=self.scale < 1)
+    def common_classes(self, classes: Tensor) -> Tensor:
+        """Positions of the student's class indices among the common classes, -1 for those that are not common."""
+        own = None if self._classes is None else self._classes[0]
+        if own is None:
+            return classes
+        place = torch.full((len(self._names[0]) + 1,), -1, device=classes.device)  # the last one is for -1, the padding
+        place[torch.tensor(own, device=classes.device)] = torch.arange(len(own), device=classes.device)
+        return place[classes]
 
     def align(self, student: DetectorOutputs, teacher: DetectorOutputs) -> tuple[DetectorOutputs, DetectorOutputs]:
         """Both outputs on the common levels, with equal anchors, classes in the same order, boxes in the student's pixels.
@@ -148,7 +150,9 @@ def _match_classes(
     for role, names, known in (("student", given, student), ("teacher", given.values(), teacher)):
         unknown = [name for name in names if name not in known]
         if unknown:
-            raise AdapterError(f"Expected distill.classes to name the {role}'s classes {list(known)}, but got {unknown}.")
+            raise AdapterError(
+                f"Expected the teacher's `classes` to name the {role}'s classes {list(known)}, but got {unknown}."
+            )
     wanted = {name: given.get(name, name) for name in student}
     pairs = [(student.index(own), teacher.index(other)) for own, other in wanted.items() if other in teacher]
     if not pairs or (len(pairs) < len(student) and not given):

@@ -50,3 +50,16 @@ class DetectorOutputs:
     anchor_points: Tensor
     stages: tuple[tuple[Tensor, Tensor], ...] = ()
     prototypes: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The labels of a batch, padded to the largest count M.
+
+    Attributes:
+        boxes: (x1, y1, x2, y2) in pixels of the student's input, zeros where padded, [B, M, 4].
+        classes: Indices of the student's classes, -1 where padded, [B, M].
+    """
+
+    boxes: Tensor
+    classes: Tensor

@@ -8,8 +8,9 @@ YOLO("yolo11n.yaml").train(data="DATA.yaml", epochs=100, trainer=distill_trainer
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from detkd.adapters.ultralytics import import_ultralytics
 from detkd.config import parse_distillation
@@ -18,37 +19,37 @@ from detkd.engines.ultralytics import build_distiller, build_model
 from detkd.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Sequence
 
     from torch import nn
 
     from detkd.balance import BalanceName
     from detkd.distiller import Distiller
+    from detkd.teachers.ensemble import EnsembleName
 
 TASKS = ("detect", "segment")
+TeacherLike: TypeAlias = "str | Path | Mapping[str, Any]"
 
 
 def distill_trainer(
-    teacher: str | Path | Mapping[str, Any],
+    teacher: TeacherLike | Sequence[TeacherLike],
     *,
     terms: Mapping[str, Mapping[str, Any]] | None = None,
     balance: BalanceName = "gradient_ratio",
-    classes: Mapping[str, str] | None = None,
-    scale: float = 1.0,
+    ensemble: EnsembleName = "mean",
     task: str = "detect",
 ) -> Any:
-    """Make a trainer for ``YOLO(...).train(trainer=...)`` whose student also learns from a teacher.
+    """Make a trainer for ``YOLO(...).train(trainer=...)`` whose student also learns from a teacher, or from several.
 
     All of ultralytics' arguments keep their meaning, and the checkpoints hold the student alone. To resume, give the same
     trainer and ``resume=True``.
 
     Args:
-        teacher: A checkpoint that ultralytics wrote; or a mapping of `model` and `weights` as in a configuration's
-            ``distill.teacher``.
-        terms: Loss name to its weight and arguments, as in ``distill.terms``; the recommended ones if None.
-        balance: How weights are held against the task loss, ``gradient_ratio`` or ``none``.
-        classes: Teacher's class for a student's class whose name differs.
-        scale: Side of the teacher's input as a multiple of the student's.
+        teacher: A checkpoint that ultralytics wrote; or a mapping as in a configuration's ``distill.teacher``, with keys
+            such as `weights`, `model`, `scale`, `classes`; or a list of these.
+        terms: Loss name to its weight, schedule and arguments, as in ``distill.terms``; the recommended ones if None.
+        balance: How weights are held against the task loss: ``gradient_ratio``, ``uncertainty`` or ``none``.
+        ensemble: How several teachers are weighed, ``mean`` or ``ca_mkd``.
         task: ``detect`` or ``segment``, the student's.
 
     Returns:
@@ -56,20 +57,29 @@ def distill_trainer(
 
     Raises:
         ConfigError: If an argument is wrong; one line for each fault.
-        WeightsError: When training starts, if the teacher cannot be loaded.
-        AdapterError: When training starts, if teacher and student do not fit each other.
+        WeightsError: When training starts, if a teacher cannot be loaded.
+        AdapterError: When training starts, if a teacher and the student do not fit each other.
     """
     if task not in TASKS:
         raise ConfigError(f"task: expected one of {TASKS}, but got {task!r}.")
-    given = {"weights": str(teacher)} if isinstance(teacher, str | Path) else dict(teacher)
-    tree = {"teacher": given, "balance": balance, "classes": classes, "scale": scale}
+    given: dict[str, Any]
+    if isinstance(teacher, str | Path | Mapping):
+        given = {"teacher": _describe(teacher)}
+    else:
+        given = {"teachers": [_describe(each) for each in teacher]}
+    tree = {**given, "balance": balance, "ensemble": ensemble}
     config = parse_distillation(tree if terms is None else {**tree, "terms": terms})
     import_ultralytics()
     from ultralytics.models.yolo.detect import DetectionTrainer
     from ultralytics.models.yolo.segment import SegmentationTrainer
 
     def make_distiller(trainer: Any, student: nn.Module) -> Distiller:
-        model, _ = build_model(config.teacher, list(trainer.data["names"].values()), role="teacher")
-        return build_distiller(student, model, config, trainer.args.imgsz)
+        names = list(trainer.data["names"].values())
+        models = [build_model(spec, names, role="teacher")[0] for spec in config.all_teachers]
+        return build_distiller(student, models, config, trainer.args.imgsz)
 
     return distilling(SegmentationTrainer if task == "segment" else DetectionTrainer, make_distiller)
+
+
+def _describe(teacher: Any) -> dict[str, Any]:
+    return {"weights": str(teacher)} if isinstance(teacher, str | Path) else dict(teacher)

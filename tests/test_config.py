@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from detkd.config import dump_config, load_config
+from detkd.config import dump_config, load_config, parse_config
 from detkd.errors import ConfigError
+from detkd.schedules import Schedule
 
 
 @pytest.fixture
@@ -49,9 +50,33 @@ def test_every_shipped_recipe_is_valid(repository: Path, recipe: Path) -> None:
 
 @pytest.mark.parametrize("scale", [0, 1.5, 3])
 def test_a_scale_at_which_no_strides_meet_is_refused(recipe: Path, scale: float) -> None:
-    assert load_config(recipe, ["data=d.yaml", "distill.scale=2"]).distill.scale == 2
-    with pytest.raises(ConfigError, match=r"distill\.scale: expected one of"):
-        load_config(recipe, ["data=d.yaml", f"distill.scale={scale}"])
+    assert load_config(recipe, ["data=d.yaml", "distill.teacher.scale=2"]).distill.teacher.scale == 2
+    with pytest.raises(ConfigError, match=r"distill\.teacher\.scale: expected one of"):
+        load_config(recipe, ["data=d.yaml", f"distill.teacher.scale={scale}"])
+
+
+def test_several_teachers_and_schedules_are_read_and_faults_named(recipe: Path) -> None:
+    several = [
+        "data=d.yaml",
+        "distill.teacher=null",
+        "distill.teachers=[{weights: a.pt, share: 3}, {weights: b.pt, scale: 2}]",
+    ]
+    config = load_config(recipe, [*several, "distill.ensemble=ca_mkd", "distill.terms.bckd={schedule: {warmup: 2}}"])
+    assert [(str(spec.weights), spec.share, spec.scale) for spec in config.distill.all_teachers] == [
+        ("a.pt", 3, 1),
+        ("b.pt", 1, 2),
+    ]
+    assert config.distill.losses()[0].schedule == Schedule(warmup=2)
+    assert parse_config(yaml.safe_load(dump_config(config))) == config
+    for change, fault in (
+        ("distill.teacher={}", r"^distill: expected either `teacher` or `teachers`\.$"),
+        ("distill.teachers=[{weights: a.pt}]", r"^distill: expected two `teachers` or more where `ensemble` is ca_mkd\.$"),
+        ("distill.teachers.0=3", "distill.teachers.0: expected `teachers` to be a section"),
+        ("distill.terms.bckd.schedule.step=3", r"distill\.terms\.bckd\.schedule\.step: unknown key; got 3"),
+        ("distill.terms.bckd.schedule={end: 2}", "distill.terms.bckd.schedule: expected a schedule with .* end=2"),
+    ):
+        with pytest.raises(ConfigError, match=fault):
+            load_config(recipe, [*several, "distill.ensemble=ca_mkd", change])
 
 
 def test_all_faults_are_reported_at_once(recipe: Path) -> None:

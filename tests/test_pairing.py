@@ -6,9 +6,12 @@ import pytest
 import torch
 
 from detkd.adapters.ultralytics import UltralyticsAdapter
-from detkd.distiller import Distiller, Term
+from detkd.distiller import Distiller
 from detkd.errors import AdapterError
 from detkd.pairing import Pairing
+from detkd.teacher_terms import Term
+from detkd.teachers.live import LiveTeacher
+from detkd.types import Targets
 from tests.adapters.families import DETECTORS, SEGMENTERS, build
 
 SIZE = 64
@@ -52,12 +55,19 @@ def test_classes_meet_by_name_or_by_map_and_a_misfit_lists_both() -> None:
     assert classes(("dog", "bird", "cat")) == (None, [2, 0])
     assert classes(("feline", "dog"), {"cat": "feline"}) == (None, None)
     assert classes(("feline", "bird"), {"cat": "feline"}) == ([0], [0])
-    with pytest.raises(AdapterError, match=r"\['cat', 'dog'\].*\['cat', 'bird'\].*distill.classes"):
+    with pytest.raises(AdapterError, match=r"\['cat', 'dog'\].*\['cat', 'bird'\].*teacher's `classes`"):
         classes(("cat", "bird"))
     with pytest.raises(AdapterError, match=r"student's classes .* got \['cow'\]"):
         classes(("cat", "dog"), {"cow": "cat"})
     with pytest.raises(AdapterError, match=r"teacher's classes .* got \['cow'\]"):
         classes(("cat", "dog"), {"cat": "cow"})
+
+
+def test_labels_are_counted_in_common_classes() -> None:
+    pairing = Pairing(Shape((8,), ("cat", "dog", "cow")), Shape((8,), ("cow", "feline")), classes={"cat": "feline"})
+    assert pairing.common_classes(torch.tensor([[0, 1, 2, -1]])).tolist() == [[0, -1, 1, -1]]
+    same = Pairing(Shape((8,)), Shape((8,)))
+    assert same.common_classes(torch.tensor([[0, 1, -1]])).tolist() == [[0, 1, -1]]
 
 
 def outputs_of(name: str, images: torch.Tensor, classes: tuple[str, ...] = ("disc", "square")) -> object:
@@ -84,11 +94,11 @@ def test_alignment_selects_levels_and_classes() -> None:
 def test_a_teacher_of_a_larger_input_speaks_in_the_students_pixels() -> None:
     images = torch.rand(1, 3, SIZE, SIZE)
     student, own = outputs_of("yolov8n", images)
-    pairing = Pairing(student, student, scale=2.0)
-    larger = pairing.teacher_images(images)
-    assert larger.shape == (1, 3, 2 * SIZE, 2 * SIZE)
-    _, other = outputs_of("yolov8n", larger)
-    aligned, found = pairing.align(own, other)
+    teacher = LiveTeacher(UltralyticsAdapter(build("yolov8n")), scale=2.0)
+    teacher.attach()
+    other = teacher.run(images)
+    aligned, found = Pairing(student, teacher.adapter, scale=2.0).align(own, other)
+    assert len(other.anchor_points) == 4 * len(own.anchor_points)
     torch.testing.assert_close(found.anchor_points, aligned.anchor_points)
     assert len(found.features) == 2
     torch.testing.assert_close(found.heads[0].boxes, other.heads[0].boxes[:, (2 * SIZE // 8) ** 2 :] / 2)
@@ -102,13 +112,17 @@ def models() -> dict[str, torch.nn.Module]:
 @pytest.mark.parametrize("student_name", [*DETECTORS, *SEGMENTERS])
 def test_every_family_learns_from_every_other(student_name: str, models: dict[str, torch.nn.Module]) -> None:
     images = torch.rand(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
-    labels = torch.tensor([[[8.0, 8.0, 40.0, 40.0]], [[0.0, 0.0, 0.0, 0.0]]])
+    boxes = torch.tensor([[[8.0, 8.0, 40.0, 40.0]], [[0.0, 0.0, 0.0, 0.0]]])
+    labels = Targets(boxes, torch.tensor([[0], [-1]]))
     student = models[student_name].train()
     for teacher_name in SEGMENTERS if student_name in SEGMENTERS else DETECTORS:
         teacher = build(teacher_name) if teacher_name == student_name else models[teacher_name]
         names = (*TERMS, "mask_kd") if student_name in SEGMENTERS else TERMS
         distiller = Distiller(
-            UltralyticsAdapter(student), UltralyticsAdapter(teacher), [Term(name) for name in names], balance="none"
+            UltralyticsAdapter(student),
+            [LiveTeacher(UltralyticsAdapter(teacher))],
+            [Term(name) for name in names],
+            balance="none",
         )
         distiller.attach()
         student(images)
@@ -131,17 +145,20 @@ def test_every_family_learns_from_every_other(student_name: str, models: dict[st
 def test_both_heads_of_end_to_end_detectors_are_distilled() -> None:
     """The one-to-one head is the one that is used; it is fed detached features, so only its own loss trains it."""
     student, teacher = build("yolo26n").train(), build("yolov10n")
-    distiller = Distiller(UltralyticsAdapter(student), UltralyticsAdapter(teacher), [Term("bckd")], balance="none")
+    distiller = Distiller(
+        UltralyticsAdapter(student), [LiveTeacher(UltralyticsAdapter(teacher))], [Term("bckd")], balance="none"
+    )
     distiller.attach()
     images = torch.rand(2, 3, SIZE, SIZE)
     student(images)
-    distiller(images, torch.zeros(2, 0, 4), torch.zeros(())).loss.backward()
+    nothing = Targets(torch.zeros(2, 0, 4), torch.zeros(2, 0, dtype=torch.long))
+    distiller(images, nothing, torch.zeros(())).loss.backward()
     head = student.model[-1]
     assert head.one2one_cv3[0][-1].weight.grad.any()
     assert head.cv3[0][-1].weight.grad.any()
 
 
 def test_mask_terms_need_segmenters() -> None:
-    adapters = [UltralyticsAdapter(build("yolov8n")) for _ in range(2)]
+    student, teacher = (UltralyticsAdapter(build("yolov8n")) for _ in range(2))
     with pytest.raises(AdapterError, match="to be segmenters for `mask_kd`"):
-        Distiller(*adapters, [Term("mask_kd")]).try_out(torch.zeros(1, 3, SIZE, SIZE))
+        Distiller(student, [LiveTeacher(teacher)], [Term("mask_kd")]).try_out(torch.zeros(1, 3, SIZE, SIZE))

@@ -83,7 +83,7 @@ def plan_comparison(
     base = load_config(config, overrides)
     folder = base.output / base.name
     chosen = _choose(_read_recipes(recipes), only, recipes)
-    teacher = None if base.distill is None else base.distill.teacher.weights
+    teacher = base.distill.all_teachers[0].weights if base.distill is not None else None
     runs = {}
     for name, changes in chosen.items():
         if teacher is None and any(TEACHER in change for change in changes):
@@ -134,8 +134,11 @@ def run_comparison(comparison: Comparison, *, jobs: int = 1) -> Path:
 def summarise(comparison: Comparison) -> dict[str, Any]:
     """Read the finished runs and pair them by seed; the result is what comparison.json holds."""
     results = {name: [_read_results(run) for run in runs] for name, runs in comparison.runs.items()}
-    teachers = [result["teacher"] for runs in results.values() for result in runs if result["teacher"] is not None]
-    teacher = {m: teachers[0]["metrics"][comparison.split][m] for m in METRICS} if teachers else None
+    teachers = [
+        teacher["metrics"][comparison.split] for runs in results.values() for run in runs for teacher in run["teachers"]
+    ]
+    best = max(teachers, key=lambda metrics: metrics["AP"], default=None)
+    teacher = None if best is None else {metric: best[metric] for metric in METRICS}
     recipes = {name: _summarise_recipe(runs, comparison.split) for name, runs in results.items()}
     baseline = recipes[comparison.baseline]
     for name, recipe in recipes.items():

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from detkd.config import DetectionConfig
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 PICTURES = 4
 
 
@@ -61,11 +61,14 @@ def run_detection(config: DetectionConfig, *, resume: bool = False) -> Path:
     torch.manual_seed(config.train.seed)  # the same student for the same seed, with or without a teacher
     student, origin = engine.build_model(config.student, dataset.names, role="student")
     print(f"student: {origin}")
-    teacher, distiller = None, None
-    if config.distill is not None:
-        teacher, origin = engine.build_model(config.distill.teacher, dataset.names, role="teacher")
+    teachers: list[nn.Module] = []
+    for spec in config.distill.all_teachers if config.distill is not None else ():
+        teacher, origin = engine.build_model(spec, dataset.names, role="teacher")
         print(f"teacher: {origin}")
-        distiller = engine.build_distiller(student, teacher, config.distill, config.train.imgsz)
+        teachers.append(teacher)
+    distiller = None
+    if config.distill is not None:
+        distiller = engine.build_distiller(student, teachers, config.distill, config.train.imgsz)
     data_yaml = folder / "ultralytics" / "data.yaml"
     arguments = engine.trainer_arguments(config, data_yaml, folder, resume=resume)
 
@@ -74,8 +77,9 @@ def run_detection(config: DetectionConfig, *, resume: bool = False) -> Path:
     trained = engine.train(student, distiller, arguments)
     copy_file(trained.checkpoint, folder / "student.pt")
     models = {"student": load_yolo(folder / "student.pt").model.float()}
-    if teacher is not None:
-        models["teacher"] = teacher.cpu()
+    roles = ["teacher"] if len(teachers) == 1 else [f"teacher {number + 1}" for number in range(len(teachers))]
+    models |= {role: teacher.cpu() for role, teacher in zip(roles, teachers, strict=True)}
+    report = _evaluate(models, dataset, config, folder)
     results = {
         "schema_version": SCHEMA_VERSION,
         "task": "detect",
@@ -88,8 +92,8 @@ def run_detection(config: DetectionConfig, *, resume: bool = False) -> Path:
         "host": _describe_host(),
         "versions": _describe_versions(),
         "data": {"path": str(config.data), "images": {s: len(dataset.images(s)) for s in dataset.splits}},
-        "teacher": None,
-        **_evaluate(models, dataset, config, folder),
+        "student": report["student"],
+        "teachers": [report[role] for role in roles],
         "history": trained.history,
         "distill_weights": trained.weights,
         "checkpoint": "student.pt",
@@ -97,8 +101,7 @@ def run_detection(config: DetectionConfig, *, resume: bool = False) -> Path:
     }
     plot_training(trained.history, folder / "training.png", config.name)
     write_json(folder / "results.json", results)
-    rows = [(role, results[role]) for role in ("teacher", "student") if results[role] is not None]
-    print_table(results_table(rows, config.evaluate[-1]))
+    print_table(results_table([(role, report[role]) for role in (*roles, "student")], config.evaluate[-1]))
     for name in ("student.pt", "results.json", "training.png", "detections.png"):
         print(folder / name)
     return folder

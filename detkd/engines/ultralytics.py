@@ -18,6 +18,7 @@ from detkd.distiller import Distiller
 from detkd.engines.distilling.ultralytics import distilling
 from detkd.errors import ConfigError, WeightsError
 from detkd.report.console import TrainingProgress
+from detkd.teachers.live import LiveTeacher
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -161,18 +162,29 @@ def trainer_arguments(config: DetectionConfig, data_yaml: Path, folder: Path, *,
     }
 
 
-def build_distiller(student: nn.Module, teacher: nn.Module, config: DistillConfig, imgsz: int) -> Distiller:
-    """Bind teacher and student, and try one forward pass so that a misfit shows before training starts."""
+def build_distiller(student: nn.Module, teachers: Sequence[nn.Module], config: DistillConfig, imgsz: int) -> Distiller:
+    """Bind teachers and student, and try one forward pass so that a misfit shows before training starts.
+
+    Args:
+        student: The student.
+        teachers: Models of ``config.all_teachers``, in their order.
+        config: How they meet.
+        imgsz: Side of the student's input in pixels.
+    """
     distiller = Distiller(
         UltralyticsAdapter(student),
-        UltralyticsAdapter(teacher),
+        [
+            LiveTeacher(UltralyticsAdapter(model), scale=spec.scale, classes=spec.classes, precision=spec.precision)
+            for model, spec in zip(teachers, config.all_teachers, strict=True)
+        ],
         config.losses(),
         config.balance,
-        classes=config.classes,
-        scale=config.scale,
+        ensemble=config.ensemble,
+        weights=[spec.share for spec in config.all_teachers],
     )
     device = next(student.parameters()).device
-    teacher.to(device)
+    for teacher in teachers:
+        teacher.to(device)
     distiller.to(device).try_out(torch.zeros(1, 3, imgsz, imgsz, device=device))
     return distiller
 

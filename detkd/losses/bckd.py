@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from torch import nn
 
-from detkd.losses._boxes import check_boxes, generalized_iou
+from detkd.boxes import check_boxes, generalized_iou
 from detkd.ops import binary_kl
 from detkd.ops._common import accumulate
 

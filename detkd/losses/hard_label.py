@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, ClassVar
 import torch.nn.functional as F
 from torch import nn
 
+from detkd.boxes import check_boxes, generalized_iou
 from detkd.errors import ArgumentError
-from detkd.losses._boxes import check_boxes, generalized_iou
 from detkd.ops._common import accumulate
 
 if TYPE_CHECKING:

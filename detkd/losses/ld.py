@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import nn
 
+from detkd.boxes import generalized_iou, iou
 from detkd.errors import ArgumentError
-from detkd.losses._boxes import generalized_iou, iou
 from detkd.ops import kl_div
 from detkd.ops._common import accumulate
 

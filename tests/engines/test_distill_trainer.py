@@ -16,8 +16,11 @@ import torch
 import yaml
 
 from detkd.adapters.ultralytics import UltralyticsAdapter, import_ultralytics, load_yolo
-from detkd.distiller import Distiller, Term
+from detkd.distiller import Distiller
 from detkd.errors import AdapterError, ConfigError, WeightsError
+from detkd.teacher_terms import Term
+from detkd.teachers.live import LiveTeacher
+from detkd.types import Targets
 from detkd.ultralytics import distill_trainer
 from tests.adapters.families import build
 
@@ -220,9 +223,12 @@ def test_compile_gives_the_same_student(
 def test_mixed_precision_keeps_losses_in_float32(dtype: torch.dtype) -> None:
     student, teacher = build("yolo11n").train(), build("yolov8n")
     names = ("bckd", "ld", "pkd", "cross_kd", "at", "cwd", "fgd", "mgd", "score_l2", "hard_label", "fitnet")
-    distiller = Distiller(UltralyticsAdapter(student), UltralyticsAdapter(teacher), [Term(name) for name in names])
+    distiller = Distiller(
+        UltralyticsAdapter(student), [LiveTeacher(UltralyticsAdapter(teacher))], [Term(name) for name in names]
+    )
     distiller.attach()
-    images, labels = torch.rand(2, 3, 64, 64), torch.tensor([4.0, 4.0, 40.0, 40.0]).expand(2, 1, 4)
+    images = torch.rand(2, 3, 64, 64)
+    labels = Targets(torch.tensor([4.0, 4.0, 40.0, 40.0]).expand(2, 1, 4), torch.zeros(2, 1, dtype=torch.long))
     with torch.autocast("cpu", dtype=dtype):
         outputs = student(images)
         task = outputs["scores"].float().square().mean() + outputs["boxes"].float().square().mean()

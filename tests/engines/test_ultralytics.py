@@ -35,7 +35,7 @@ def train(config: DetectionConfig, folder: Path) -> tuple[engine.TrainingResult,
     teacher, distiller = None, None
     if config.distill is not None:
         teacher, _ = engine.build_model(config.distill.teacher, NAMES, role="teacher")
-        distiller = engine.build_distiller(student, teacher, config.distill, config.train.imgsz)
+        distiller = engine.build_distiller(student, [teacher], config.distill, config.train.imgsz)
     result = engine.train(student, distiller, engine.trainer_arguments(config, config.data, folder))
     return result, student, teacher, distiller
 
@@ -48,7 +48,7 @@ def test_distillation_trains_aligners_and_student_but_never_the_teacher(
     student, _ = engine.build_model(config.student, NAMES, role="student")
     model, _ = engine.build_model(config.distill.teacher, NAMES, role="teacher")
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    distiller = engine.build_distiller(student, model, config.distill, config.train.imgsz)
+    distiller = engine.build_distiller(student, [model], config.distill, config.train.imgsz)
     aligners = {name: value.detach().clone() for name, value in distiller.named_parameters()}
     result = engine.train(student, distiller, engine.trainer_arguments(config, resolved, tmp_path))
 

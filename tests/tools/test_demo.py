@@ -40,7 +40,7 @@ def test_it_trains_three_models_compares_them_and_reuses_them(
     assert (tmp_path / "runs" / "demo.png").stat().st_size > 0
     results = {path.parent.name: json.loads(path.read_text()) for path in tmp_path.glob("runs/*/results.json")}
     assert set(results) == {"demo-teacher", "demo-student-alone", "demo-student-distilled"}
-    assert results["demo-student-distilled"]["teacher"]["metrics"] == results["demo-teacher"]["student"]["metrics"]
+    assert results["demo-student-distilled"]["teachers"][0]["metrics"] == results["demo-teacher"]["student"]["metrics"]
     times = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/student.pt")}
     demo.main()
     assert capsys.readouterr().out.count("reused") == 3

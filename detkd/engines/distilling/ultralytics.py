@@ -14,6 +14,7 @@ from torch import Tensor, distributed, nn
 
 from detkd.errors import WeightsError
 from detkd.files import replacing
+from detkd.types import Targets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -61,7 +62,7 @@ class DistillationCriterion:
         images = batch["img"]
         size = images.shape[0]
         task, items = self._task(preds, batch)
-        result = self._distiller(images, padded_boxes(batch), task.sum() / size)
+        result = self._distiller(images, padded_targets(batch), task.sum() / size)
         self._log.add(result.weights)
         return torch.cat((task, result.loss[None] * size)), {**items, **result.terms}
 
@@ -71,15 +72,23 @@ class DistillationCriterion:
             self._task.update()
 
 
-def padded_boxes(batch: Mapping[str, Tensor]) -> Tensor:
-    """Labelled boxes of an ultralytics batch as (x1, y1, x2, y2) in pixels, padded with zeros, [B, M, 4]."""
-    images, owner = batch["img"], batch["batch_idx"].view(-1).long()
-    count, (height, width) = images.shape[0], images.shape[2:]
-    centre, side = batch["bboxes"].view(-1, 4).to(images.device).split(2, -1)
+def padded_targets(batch: Mapping[str, Tensor]) -> Targets:
+    """The labels of an ultralytics batch, padded to the largest count of an image."""
+    images = batch["img"]
+    owner = batch["batch_idx"].view(-1).long().to(images.device)
+    order = owner.argsort(stable=True)
+    owner = owner[order]
+    counts = torch.bincount(owner, minlength=images.shape[0])
+    place = torch.arange(len(owner), device=owner.device) - (counts.cumsum(0) - counts)[owner]
+    centre, side = batch["bboxes"].view(-1, 4).to(images.device)[order].split(2, -1)
+    height, width = images.shape[2:]
     pixels = torch.tensor([width, height, width, height], device=images.device)
-    boxes = torch.cat((centre - side / 2, centre + side / 2), -1) * pixels
-    per_image = [boxes[owner == index] for index in range(count)]
-    return nn.utils.rnn.pad_sequence(per_image, batch_first=True)
+    largest = int(counts.max())
+    boxes = torch.zeros(images.shape[0], largest, 4, device=images.device)
+    boxes[owner, place] = torch.cat((centre - side / 2, centre + side / 2), -1).float() * pixels
+    classes = torch.full((images.shape[0], largest), -1, device=images.device)
+    classes[owner, place] = batch["cls"].view(-1).long().to(images.device)[order]
+    return Targets(boxes, classes)
 
 
 def compiled_body(model: Any, mode: str | bool) -> Callable[..., Any]:
@@ -129,6 +138,8 @@ def distilling(base: Any, make_distiller: Callable[[Any, nn.Module], Distiller])
             super().__init__(*args, **kwargs)
             # The last event before the first epoch: the EMA has its copy, so hooks stay out of every checkpoint.
             self.add_callback("on_pretrain_routine_end", Distilling.start_distilling)
+            self.add_callback("on_train_epoch_start", Distilling.tell_epoch)
+            self.add_callback("on_train_batch_end", Distilling.tell_step)
             self.add_callback("on_train_epoch_end", lambda trainer: trainer.weight_log.close_epoch())
             self.add_callback("teardown", Distilling.stop_distilling)
 
@@ -140,7 +151,8 @@ def distilling(base: Any, make_distiller: Callable[[Any, nn.Module], Distiller])
         def build_optimizer(self, model: nn.Module, *args: Any, **kwargs: Any) -> Any:
             """Add the parameters of aligners and losses to the optimizer as a group of their own."""
             self.distiller = make_distiller(self, unwrap_model(model)).to(self.device)
-            self.distiller.teacher.to(self.device)
+            for teacher in self.distiller.teachers:
+                teacher.to(self.device)
             optimizer = super().build_optimizer(model, *args, **kwargs)
             parameters = list(self.distiller.parameters())
             for parameter in parameters if self.world_size > 1 else ():
@@ -160,6 +172,14 @@ def distilling(base: Any, make_distiller: Callable[[Any, nn.Module], Distiller])
             model.criterion = DistillationCriterion(task, self.distiller, self.weight_log)
             if self.compile_mode:
                 model._predict_once = compiled_body(model, self.compile_mode)
+
+        def tell_epoch(self) -> None:
+            """Tell the schedules which epoch begins."""
+            self.distiller.epoch, self.distiller.epochs = float(self.epoch), float(self.epochs)
+
+        def tell_step(self) -> None:
+            """Tell the schedules that one more batch has passed."""
+            self.distiller.epoch += 1 / len(self.train_loader)
 
         def stop_distilling(self) -> None:
             """Remove the hooks."""

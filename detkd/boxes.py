@@ -1,4 +1,4 @@
-"""Box geometry shared by the detection losses; boxes are (x1, y1, x2, y2)."""
+"""Box geometry; boxes are (x1, y1, x2, y2)."""
 
 from __future__ import annotations
 

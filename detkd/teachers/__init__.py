@@ -1,0 +1,1 @@
+"""What a student may learn from: a frozen model that runs beside it, several of them."""

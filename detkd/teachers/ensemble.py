@@ -1,0 +1,105 @@
+"""How much each of several teachers counts, for each image of a batch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from detkd.boxes import iou
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from detkd.types import DensePredictions, DetectorOutputs, Targets
+
+EnsembleName = Literal["mean", "ca_mkd"]
+
+
+def confidence_weights(losses: Tensor) -> Tensor:
+    r"""Weights of K teachers for each image from their losses on its labels.
+
+    .. math:: w_k = \frac{1}{K - 1} \Big(1 - \frac{\exp L_k}{\sum_j \exp L_j}\Big)
+
+    A teacher that errs more counts less; the weights of an image sum up to 1.
+
+    Args:
+        losses: Loss of each teacher on each image, [K, B].
+
+    Returns:
+        Weights, [K, B]; all 1 for a single teacher.
+
+    Source:
+        Zhang et al.: Confidence-Aware Multi-Teacher Knowledge Distillation, ICASSP 2022, arXiv:2201.00007, equation 4.
+    """
+    count = len(losses)
+    return torch.ones_like(losses) if count == 1 else (1 - losses.softmax(0)) / (count - 1)
+
+
+@torch.no_grad()
+def label_loss(teacher: DetectorOutputs, targets: Targets) -> Tensor:
+    r"""How badly a dense detector finds the labelled objects of each image.
+
+    The mean over the objects of :math:`-\log \max_a \sigma_{c}(a) \, \mathrm{IoU}(b_a, b)`: the best anchor must both name
+    the class and hit the box. It takes the place of the cross-entropy that CA-MKD weighs classifiers by.
+
+    Args:
+        teacher: Outputs whose classes are in the order that `targets` counts in.
+        targets: The labels; objects of class -1 are left out.
+
+    Returns:
+        [B], 0 for an image without objects.
+    """
+    head = teacher.heads[0]
+    real = targets.classes >= 0
+    if not real.any():
+        return head.boxes.new_zeros(len(head.boxes))
+    index = targets.classes.clamp(min=0)[..., None].expand(-1, -1, head.logits.shape[-1])
+    scores = head.logits.float().sigmoid().gather(1, index)  # [B, M, A]
+    hits = scores * iou(head.boxes.float()[:, None], targets.boxes[:, :, None])
+    losses = -hits.amax(2).clamp(min=1e-6).log()
+    return (losses * real).sum(1) / real.sum(1).clamp(min=1)
+
+
+class _ScaledGradient(torch.autograd.Function):
+    """Identity whose gradient is multiplied by one factor an image."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, factors: Tensor) -> Tensor:
+        ctx.save_for_backward(factors)
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (factors,) = ctx.saved_tensors
+        (gradient,) = gradients
+        return gradient * factors.to(gradient.dtype).view(-1, *[1] * (gradient.ndim - 1)), None
+
+
+def scale_gradients(student: DetectorOutputs, factors: Tensor) -> DetectorOutputs:
+    """Outputs of the same values, through which each image's gradient is multiplied by its factor, [B].
+
+    A loss that is a sum over images is weighted by image so, whatever the loss is; only what it reports is not.
+    """
+    return _map(student, lambda x: _ScaledGradient.apply(x, factors))
+
+
+def _map(outputs: DetectorOutputs, change: Callable[[Tensor], Tensor]) -> DetectorOutputs:
+    def dense(head: DensePredictions) -> DensePredictions:
+        return replace(
+            head,
+            logits=change(head.logits),
+            boxes=change(head.boxes),
+            bins=None if head.bins is None else change(head.bins),
+            coefficients=None if head.coefficients is None else change(head.coefficients),
+        )
+
+    return replace(
+        outputs,
+        features=tuple(change(feature) for feature in outputs.features),
+        heads=tuple(dense(head) for head in outputs.heads),
+        stages=tuple((change(box), change(scores)) for box, scores in outputs.stages),
+        prototypes=None if outputs.prototypes is None else change(outputs.prototypes),
+    )

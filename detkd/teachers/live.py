@@ -1,0 +1,70 @@
+"""A teacher that runs on the student's batch."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+import torch.nn.functional as F
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from contextlib import AbstractContextManager
+
+    from torch import Tensor
+
+    from detkd.adapters.base import DetectorAdapter
+    from detkd.types import DetectorOutputs
+
+PrecisionName = Literal["float32", "bfloat16", "float16"]
+
+
+class LiveTeacher:
+    """A frozen detector that sees what the student sees.
+
+    Its convolutions work on channels-last memory, which saves a third of their time on a CPU and changes no value beyond
+    rounding.
+
+    Args:
+        adapter: View of the model, which is frozen and set to evaluation mode here.
+        scale: Side of the teacher's input as a multiple of the student's: a larger picture shows more detail.
+        classes: Teacher's class for a student's class whose name differs, see :class:`detkd.pairing.Pairing`.
+        precision: Type that its layers compute in (by autocast); None follows the student's training.
+    """
+
+    def __init__(
+        self,
+        adapter: DetectorAdapter,
+        *,
+        scale: float = 1.0,
+        classes: Mapping[str, str] | None = None,
+        precision: PrecisionName | None = None,
+    ) -> None:
+        adapter.model.requires_grad_(False).eval().to(memory_format=torch.channels_last)
+        self.adapter = adapter
+        self.scale = scale
+        self.classes = classes
+        self._dtype = None if precision is None else getattr(torch, precision)
+
+    def attach(self) -> None:
+        """Install the hooks."""
+        self.adapter.attach()
+
+    def detach(self) -> None:
+        """Remove the hooks."""
+        self.adapter.detach()
+
+    @torch.no_grad()
+    def run(self, images: Tensor, views: Sequence[Any] | None = None) -> DetectorOutputs:
+        """Run the model; see :class:`detkd.teachers.base.Teacher`."""
+        if self.scale != 1:
+            images = F.interpolate(images, scale_factor=self.scale, mode="bilinear", antialias=self.scale < 1)
+        with self._autocast(images.device.type):
+            self.adapter.model(images.contiguous(memory_format=torch.channels_last))
+            return self.adapter.take_outputs()
+
+    def _autocast(self, device: str) -> AbstractContextManager[None]:
+        if self._dtype is None:
+            return nullcontext()
+        return torch.autocast(device, dtype=self._dtype, enabled=self._dtype != torch.float32)

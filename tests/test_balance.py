@@ -1,0 +1,85 @@
+"""Weights of the terms against the task loss."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from detkd.balance import FixedWeights, GradientRatio, Uncertainty
+
+
+def losses(feature: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """Gradients of norm 2·√n, 6·√n and 0.5·√n at a feature of n ones."""
+    return (feature**2).sum(), {"a": 3 * (feature**2).sum(), "b": 0.5 * feature.sum()}
+
+
+@pytest.fixture
+def feature() -> Tensor:
+    return torch.ones(4, requires_grad=True)
+
+
+def test_gradient_ratio_holds_each_gradient_at_its_share(feature: Tensor) -> None:
+    balance = GradientRatio({"a": 0.5, "b": 0.25})
+    task, terms = losses(feature)
+    weights = balance(task, terms, [feature])
+    pulls = {
+        name: torch.autograd.grad(weights[name] * value, feature, retain_graph=True)[0].norm()
+        for name, value in terms.items()
+    }
+    (own,) = torch.autograd.grad(task, feature)
+    assert pulls["a"] == pytest.approx(0.5 * own.norm())
+    assert pulls["b"] == pytest.approx(0.25 * own.norm())
+    assert balance.pull("a", 1.0) == pytest.approx(3)
+
+
+def test_a_term_that_comes_later_is_measured_when_it_comes(feature: Tensor) -> None:
+    balance = GradientRatio({"a": 0.5, "b": 0.25}, interval=100)
+    task, terms = losses(feature)
+    assert set(balance(task, {"a": terms["a"]}, [feature])) == {"a"}
+    assert balance(task, terms, [feature])["b"] == pytest.approx(1.0)  # .25 · 4 / 1
+
+
+def test_a_term_without_gradient_does_not_blow_up(feature: Tensor) -> None:
+    balance = GradientRatio({"a": 0.5})
+    weights = balance((feature**2).sum(), {"a": feature.sum() * 0}, [feature])
+    assert weights["a"] == pytest.approx(500)
+
+
+def test_an_overflow_leaves_the_average_alone(feature: Tensor) -> None:
+    balance = GradientRatio({"a": 0.5, "b": 0.25}, interval=1)
+    task, terms = losses(feature)
+    before = balance(task, terms, [feature])
+    after = balance(task, {**terms, "a": terms["a"] * float("inf")}, [feature])
+    assert after["a"] == before["a"]
+
+
+def test_norms_are_averaged_and_survive_a_checkpoint(feature: Tensor) -> None:
+    balance = GradientRatio({"a": 1.0, "b": 1.0}, interval=1, momentum=0.5)
+    task, terms = losses(feature)
+    balance(task, terms, [feature])
+    balance(task, {**terms, "a": terms["a"] / 3}, [feature])
+    assert balance.norms.tolist() == pytest.approx([4, 8, 1])
+    again = GradientRatio({"a": 1.0, "b": 1.0})
+    again.load_state_dict(balance.state_dict())
+    assert again.norms.tolist() == pytest.approx([4, 8, 1])
+
+
+def test_fixed_weights_are_what_was_given(feature: Tensor) -> None:
+    task, terms = losses(feature)
+    assert FixedWeights({"a": 2.0, "b": 3.0})(task, terms, [feature]) == {"a": 2.0, "b": 3.0}
+
+
+def test_uncertainty_learns_one_over_the_loss() -> None:
+    balance = Uncertainty({"a": 2.0, "b": 1.0})
+    optimizer = torch.optim.Adam(balance.parameters(), lr=0.05)
+    terms = {"a": torch.tensor(4.0), "b": torch.tensor(0.5)}
+    first = balance(torch.zeros(()), terms, [])
+    assert [first[name].item() for name in terms] == [2.0, 1.0]
+    for _ in range(400):
+        optimizer.zero_grad()
+        weights = balance(torch.zeros(()), terms, [])
+        sum(weights[name] * terms[name] + balance.penalty(name) for name in terms).backward()
+        optimizer.step()
+    assert balance(torch.zeros(()), terms, [])["a"].item() == pytest.approx(2 / 4, rel=1e-2)
+    assert balance(torch.zeros(()), terms, [])["b"].item() == pytest.approx(1 / 0.5, rel=1e-2)
