@@ -154,6 +154,21 @@ class Distiller(nn.Module):
             weights={name: weights[name].detach() if name in weights else nothing for name in factors},
         )
 
+    def held_back(self) -> list[str]:
+        """Say which terms would drown the task loss at their published weights and are held back by the balance."""
+        if not isinstance(self.balance, GradientRatio):
+            return []
+        lines = []
+        for name, share in self.balance.shares.items():
+            weight = default_weight(name)
+            pull = self.balance.pull(name, weight)
+            if pull > max(share, 1.0):
+                lines.append(
+                    f"{name}: at its published weight {weight:g} it would pull {pull:.1f} times as hard as the task loss; "
+                    f"it is held at {share:.2f} times."
+                )
+        return lines
+
     def _run_teachers(self, images: Tensor, views: Sequence[Any] | None) -> list[DetectorOutputs]:
         return [teacher.run(images, views) for teacher in self._teachers]
 

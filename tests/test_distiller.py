@@ -162,3 +162,17 @@ def test_a_teacher_in_half_precision_says_nearly_the_same(images: torch.Tensor, 
         teacher.detach()
     assert outputs[1].features[0].dtype == getattr(torch, precision)
     torch.testing.assert_close(outputs[1].heads[0].logits.float(), outputs[0].heads[0].logits, rtol=2e-2, atol=5e-2)
+
+
+def test_what_would_drown_the_task_is_held_back_and_named(student: nn.Module, images: torch.Tensor) -> None:
+    distiller = Distiller(UltralyticsAdapter(student), [sharp("yolov8n")], [Term("bckd"), Term("pkd", weight=0.25)])
+    distiller.attach()
+    outputs = student(images)
+    task = 1e-6 * outputs["scores"].square().mean()
+    distiller(images, TARGETS, task)
+    distiller.detach()
+    lines = distiller.held_back()
+    assert [line.split(":")[0] for line in lines] == ["bckd", "pkd"]
+    assert "published weight 6" in lines[1]
+    assert "held at 0.25 times" in lines[1]
+    assert make(student, [sharp("yolov8n")]).held_back() == []

@@ -1,13 +1,13 @@
 """Train the same student by several recipes on the same seeds, and say what each gained.
 
-    python tools/compare.py --config configs/yolo/NAME.yaml [--recipes FILE.yaml] [--seeds 0 1 2] [--only NAME ...]
+    python tools/compare.py --config configs/yolo/NAME.yaml [--recipes FILE.yaml] [--seeds 0,1,2] [--only NAME,NAME]
         [--jobs N] [key=value ...]
 
 The first recipe of the file is the baseline. What an earlier call has finished is reused, and a run that was cut short is
 resumed. Everything is kept in OUTPUT/NAME/: the table as comparison.json and comparison.md, and each run's own folder.
 
 Example:
-    python tools/compare.py --config configs/yolo/yolov5n-femto_from_yolov5n.yaml --seeds 0 1 2 \
+    python tools/compare.py --config configs/yolo/yolov5n-femto_from_yolov5n.yaml --seeds 0,1,2 \
         data=DATA.yaml distill.teacher.weights=runs/teacher/student.pt
 """
 
@@ -21,13 +21,23 @@ from detkd.cli import run
 RECIPES = Path(__file__).resolve().parent.parent / "configs" / "recipes" / "yolo.yaml"
 
 
+def names(text: str) -> list[str]:
+    """Split at commas."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def numbers(text: str) -> list[int]:
+    """Whole numbers between commas."""
+    return [int(part) for part in names(text)]
+
+
 def main() -> None:
     """Parse the command line, run what is missing, compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, required=True, help="YAML file of one run, see configs/yolo/")
     parser.add_argument("--recipes", type=Path, default=RECIPES, help="YAML file (default: configs/recipes/yolo.yaml)")
-    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="recipes to run beside the baseline")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="N")
+    parser.add_argument("--only", type=names, default=[], metavar="NAME,NAME", help="recipes to run beside the baseline")
+    parser.add_argument("--seeds", type=numbers, default=[0, 1, 2], metavar="N,N", help="(default: 0,1,2)")
     parser.add_argument("--split", help="split whose metrics are compared (default: the last one evaluated)")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at the same time")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes of every run")

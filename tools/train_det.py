@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path, required=True, help="YAML file, see configs/yolo/")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. train.seed=1 distill=null")
     parser.add_argument("--resume", action="store_true", help="go on with a run that was cut short")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     config = load_config(arguments.config, arguments.overrides)
 
     from detkd.engines.detection import run_detection

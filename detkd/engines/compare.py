@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from detkd.config import dump_config, load_config, read_yaml
-from detkd.engines.detection import run_detection
+from detkd.engines.detection import load_inputs, run_detection
 from detkd.engines.ultralytics import LAST_CHECKPOINT
 from detkd.errors import ConfigError, DetkdError
 from detkd.evaluation.paired import paired_difference
@@ -112,8 +112,14 @@ def run_comparison(comparison: Comparison, *, jobs: int = 1) -> Path:
 
     Returns:
         The comparison's folder: ``comparison.json``, ``comparison.md``, and the runs' own folders.
+
+    Raises:
+        DetkdError: If the data or the weights of a run do not fit; nothing was started then.
     """
     waiting = [run for runs in comparison.runs.values() for run in runs if not _finished(run)]
+    for runs in comparison.runs.values():  # a recipe's runs differ in their seeds alone
+        if runs[0] in waiting:
+            load_inputs(runs[0])
     title, total = comparison.folder.name, sum(map(len, comparison.runs.values()))
     with RunsProgress(title, total, done=total - len(waiting)) as progress, ThreadPoolExecutor(jobs) as pool:
         futures = {pool.submit(_run_apart, run): run.name for run in waiting}

@@ -17,11 +17,12 @@ from detkd.adapters.ultralytics import as_yolo, load_yolo
 from detkd.config import dump_config
 from detkd.data.detection import DetectionDataset, check_dataset
 from detkd.engines import ultralytics as engine
-from detkd.errors import ConfigError
+from detkd.errors import ConfigError, WeightsError
 from detkd.evaluation.coco import evaluate_coco
 from detkd.evaluation.cost import measure_cost
 from detkd.evaluation.ultralytics import predict_coco
 from detkd.files import copy_file, write_json, write_text
+from detkd.memory import keep_freed_memory
 from detkd.report.console import print_table, results_table
 from detkd.report.pictures import detection_panels
 from detkd.report.plots import plot_training
@@ -52,12 +53,11 @@ def run_detection(config: DetectionConfig, *, resume: bool = False) -> Path:
     Raises:
         DetkdError: If the configuration, the data or the weights do not fit.
     """
+    if config.train.device == "cpu":
+        keep_freed_memory()
     folder = config.output / config.name
     _check_folder(folder, config, resume)
-    dataset = DetectionDataset.load(config.data)
-    watched = "val" if "val" in dataset.splits else "train"
-    check_dataset(dataset, ("train", watched, *config.evaluate))
-
+    dataset = load_inputs(config)
     torch.manual_seed(config.train.seed)  # the same student for the same seed, with or without a teacher
     student, origin = engine.build_model(config.student, dataset.names, role="student")
     print(f"student: {origin}")
@@ -105,6 +105,21 @@ def run_detection(config: DetectionConfig, *, resume: bool = False) -> Path:
     for name in ("student.pt", "results.json", "training.png", "detections.png"):
         print(folder / name)
     return folder
+
+
+def load_inputs(config: DetectionConfig) -> DetectionDataset:
+    """Read the data set of a run, and refuse what is missing or broken in it, and weights that are not there.
+
+    Raises:
+        DetkdError: If anything is wrong.
+    """
+    dataset = DetectionDataset.load(config.data)
+    watched = "val" if "val" in dataset.splits else "train"
+    check_dataset(dataset, ("train", watched, *config.evaluate))
+    for spec in (config.student, *(config.distill.all_teachers if config.distill is not None else ())):
+        if spec.weights is not None and not spec.weights.is_file():
+            raise WeightsError(f"Expected a weights file, but there is none at {spec.weights}.")
+    return dataset
 
 
 def _check_folder(folder: Path, config: DetectionConfig, resume: bool) -> None:

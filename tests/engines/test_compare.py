@@ -134,7 +134,8 @@ def test_it_runs_what_is_missing_and_nothing_twice(
 
 
 def test_a_run_that_fails_is_named_with_its_log(tmp_path: Path, data: Path) -> None:
-    write_run(tmp_path, data, str(tmp_path / "none.pt"))
+    (tmp_path / "broken.pt").write_bytes(b"no checkpoint")
+    write_run(tmp_path, data, str(tmp_path / "broken.pt"))
     with pytest.raises(compare.DetkdError, match=r"pkd-0: the run ended with exit code 1; .*pkd-0\.log says why"):
         compare.run_comparison(plan(tmp_path, seeds=[0], only=["pkd"]))
-    assert "there is none at" in (tmp_path / "runs" / "table" / "pkd-0.log").read_text()
+    assert "broken.pt" in (tmp_path / "runs" / "table" / "pkd-0.log").read_text()

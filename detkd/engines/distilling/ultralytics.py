@@ -125,6 +125,7 @@ def distilling(base: Any, make_distiller: Callable[[Any, nn.Module], Distiller])
     Returns:
         The class; its arguments and everything else are `base`'s own.
     """
+    from ultralytics.utils import LOGGER
     from ultralytics.utils.torch_utils import unwrap_model
 
     class Distilling(base):  # type: ignore[misc]
@@ -140,7 +141,7 @@ def distilling(base: Any, make_distiller: Callable[[Any, nn.Module], Distiller])
             self.add_callback("on_pretrain_routine_end", Distilling.start_distilling)
             self.add_callback("on_train_epoch_start", Distilling.tell_epoch)
             self.add_callback("on_train_batch_end", Distilling.tell_step)
-            self.add_callback("on_train_epoch_end", lambda trainer: trainer.weight_log.close_epoch())
+            self.add_callback("on_train_epoch_end", Distilling.close_epoch)
             self.add_callback("teardown", Distilling.stop_distilling)
 
         def _setup_train(self) -> None:
@@ -180,6 +181,13 @@ def distilling(base: Any, make_distiller: Callable[[Any, nn.Module], Distiller])
         def tell_step(self) -> None:
             """Tell the schedules that one more batch has passed."""
             self.distiller.epoch += 1 / len(self.train_loader)
+
+        def close_epoch(self) -> None:
+            """Keep the epoch's weights; after the first one, say what had to be held back."""
+            self.weight_log.close_epoch()
+            if len(self.weight_log.epochs) == 1:
+                for line in self.distiller.held_back():
+                    LOGGER.warning(line)
 
         def stop_distilling(self) -> None:
             """Remove the hooks."""

@@ -1,0 +1,31 @@
+"""Freed memory that is kept."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+CODE = """
+import resource, sys, torch
+from detkd.memory import keep_freed_memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.zeros(48 * 2**20 // 4)  # above the 32 MiB to which glibc's own threshold adapts
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+if sys.argv[1] == "keep":
+    assert keep_freed_memory()
+faults()
+print(min(faults() for _ in range(5)))
+"""
+
+
+def faults(mode: str) -> int:
+    done = subprocess.run([sys.executable, "-c", CODE, mode], capture_output=True, text=True, check=True)
+    return int(done.stdout)
+
+
+def test_kept_memory_is_not_mapped_anew() -> None:
+    assert faults("keep") < 10
+    assert faults("as it is") > 20  # one a page, or one for each 2 MiB where the system backs it by huge pages
