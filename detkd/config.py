@@ -81,6 +81,7 @@ class DistillConfig(_Strict):
         description="loss name to its weight, schedule and arguments; null leaves the loss out",
     )
     balance: BalanceName = Field("gradient_ratio", description="how weights are held against the task loss")
+    inherit: bool = Field(False, description="whether the student starts from a selection of the first teacher's weights")
 
     @model_validator(mode="after")
     def _teachers(self) -> DistillConfig:

@@ -17,6 +17,7 @@ from detkd.config import parse_distillation
 from detkd.engines.distilling.ultralytics import distilling
 from detkd.engines.ultralytics import build_distiller, build_model
 from detkd.errors import ConfigError
+from detkd.inherit import select_weights
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,6 +38,7 @@ def distill_trainer(
     terms: Mapping[str, Mapping[str, Any]] | None = None,
     balance: BalanceName = "gradient_ratio",
     ensemble: EnsembleName = "mean",
+    inherit: bool = False,
     task: str = "detect",
 ) -> Any:
     """Make a trainer for ``YOLO(...).train(trainer=...)`` whose student also learns from a teacher, or from several.
@@ -50,6 +52,8 @@ def distill_trainer(
         terms: Loss name to its weight, schedule and arguments, as in ``distill.terms``; the recommended ones if None.
         balance: How weights are held against the task loss: ``gradient_ratio``, ``uncertainty`` or ``none``.
         ensemble: How several teachers are weighed, ``mean`` or ``ca_mkd``.
+        inherit: Whether the student starts from a selection of the first teacher's weights, see
+            :func:`detkd.inherit.select_weights`.
         task: ``detect`` or ``segment``, the student's.
 
     Returns:
@@ -67,7 +71,7 @@ def distill_trainer(
         given = {"teacher": _describe(teacher)}
     else:
         given = {"teachers": [_describe(each) for each in teacher]}
-    tree = {**given, "balance": balance, "ensemble": ensemble}
+    tree = {**given, "balance": balance, "ensemble": ensemble, "inherit": inherit}
     config = parse_distillation(tree if terms is None else {**tree, "terms": terms})
     import_ultralytics()
     from ultralytics.models.yolo.detect import DetectionTrainer
@@ -76,6 +80,8 @@ def distill_trainer(
     def make_distiller(trainer: Any, student: nn.Module) -> Distiller:
         names = list(trainer.data["names"].values())
         models = [build_model(spec, names, role="teacher")[0] for spec in config.all_teachers]
+        if config.inherit and not trainer.resume:
+            select_weights(student, models[0])
         return build_distiller(student, models, config, trainer.args.imgsz)
 
     return distilling(SegmentationTrainer if task == "segment" else DetectionTrainer, make_distiller)

@@ -18,6 +18,7 @@ ALLOWED = {
     "ops": {"errors", "types"},
     "boxes": {"errors"},
     "memory": set(),
+    "inherit": {"errors"},
     "schedules": {"errors"},
     "losses": {"boxes", "ops", "errors", "types"},
     "hooks": {"errors"},
@@ -50,13 +51,14 @@ ALLOWED = {
         "errors",
         "evaluation",
         "files",
+        "inherit",
         "memory",
         "report",
         "teachers",
         "types",
     },
     "report": {"files"},
-    "ultralytics": {"adapters", "balance", "config", "distiller", "engines", "errors", "teachers"},
+    "ultralytics": {"adapters", "balance", "config", "distiller", "engines", "errors", "inherit", "teachers"},
 }
 
 

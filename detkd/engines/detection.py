@@ -22,6 +22,7 @@ from detkd.evaluation.coco import evaluate_coco
 from detkd.evaluation.cost import measure_cost
 from detkd.evaluation.ultralytics import predict_coco
 from detkd.files import copy_file, write_json, write_text
+from detkd.inherit import select_weights
 from detkd.memory import keep_freed_memory
 from detkd.report.console import print_table, results_table
 from detkd.report.pictures import detection_panels
@@ -68,6 +69,8 @@ def run_detection(config: DetectionConfig, *, resume: bool = False) -> Path:
         teachers.append(teacher)
     distiller = None
     if config.distill is not None:
+        if config.distill.inherit:
+            print(f"student: {select_weights(student, teachers[0])} tensors inherited from the teacher")
         distiller = engine.build_distiller(student, teachers, config.distill, config.train.imgsz)
     data_yaml = folder / "ultralytics" / "data.yaml"
     arguments = engine.trainer_arguments(config, data_yaml, folder, resume=resume)

@@ -15,6 +15,7 @@ import pytest
 import torch
 import yaml
 
+import detkd.ultralytics
 from detkd.adapters.ultralytics import UltralyticsAdapter, import_ultralytics, load_yolo
 from detkd.distiller import Distiller
 from detkd.errors import AdapterError, ConfigError, WeightsError
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
 TERMS = {"bckd": {}, "pkd": {}}
 SMALL = {"epochs": 1, "imgsz": 64, "batch": 4, "nbs": 4, "workers": 0, "device": "cpu", "amp": False}
 STEADY = {"optimizer": "AdamW", "lr0": 0.002, "warmup_epochs": 0, "mosaic": 0.0, "plots": False, "verbose": False}
+
+
+class CutError(Exception):
+    """Stands for a kill."""
 
 
 @pytest.fixture(autouse=True)
@@ -73,6 +78,52 @@ def test_one_line_distils_and_the_checkpoint_holds_the_student_alone(
         assert kept.keys() == plain.keys()
         assert not any(module._forward_hooks for module in load_yolo(path).model.modules())
     assert any(not torch.equal(value, plain[name]) for name, value in kept.items())
+
+
+def test_a_student_inherits_once_and_not_again_when_it_resumes(
+    resolved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.save({"model": build("yolo11n"), "train_args": {"task": "detect", "imgsz": 64}}, tmp_path / "teacher.pt")
+    kind = distill_trainer(tmp_path / "teacher.pt", terms={"bckd": {}}, inherit=True)
+    started = []
+    original = detkd.ultralytics.build_distiller
+
+    def watch(student: Any, *rest: Any) -> Distiller:
+        started.append(student.state_dict()["model.0.conv.weight"].clone())
+        return original(student, *rest)
+
+    monkeypatch.setattr(detkd.ultralytics, "build_distiller", watch)
+    torch.manual_seed(5)
+
+    def stop(trainer: Any) -> None:
+        if trainer.epoch == 1:
+            raise CutError
+
+    yolo = import_ultralytics().YOLO(str(student_yaml("yolo11n", tmp_path)))
+    yolo.add_callback("on_train_epoch_start", stop)
+    place = {"project": str(tmp_path), "name": "run", "exist_ok": True}
+    with pytest.raises(CutError):
+        yolo.train(trainer=kind, data=str(resolved), **{**SMALL, **STEADY, **place, "epochs": 2})
+    teacher = build("yolo11n").state_dict()["model.0.conv.weight"]
+    assert torch.equal(started[0], teacher)
+    import_ultralytics().YOLO(str(tmp_path / "run" / "weights" / "last.pt")).train(resume=True, trainer=kind)
+    assert not torch.equal(started[1], teacher)
+
+
+def test_several_teachers_teach_at_once(resolved: Path, checkpoint: Path, tmp_path: Path) -> None:
+    torch.save({"model": build("yolo26n"), "train_args": {"task": "detect", "imgsz": 64}}, tmp_path / "other.pt")
+    kind = distill_trainer(
+        [checkpoint, {"weights": tmp_path / "other.pt", "scale": 2.0}],
+        terms={"bckd": {}, "pkd": {"schedule": {"stop": 1}}},
+        ensemble="ca_mkd",
+        balance="uncertainty",
+    )
+    trainer = train(kind, resolved, tmp_path, epochs=2)
+    first, second = trainer.weight_log.epochs
+    assert first["bckd"] > 0
+    assert first["pkd"] > 0
+    assert second["pkd"] == 0
+    assert parameters(trainer.best).keys() == build("yolo11n").state_dict().keys()
 
 
 @pytest.mark.parametrize("name", ["yolov8n-seg", "yolo26n-seg"])
@@ -125,10 +176,6 @@ def test_ultralytics_arguments_keep_working(
     assert torch.isfinite(first).all()
     if "freeze" in arguments:
         torch.testing.assert_close(first, build("yolo11n").state_dict()["model.0.conv.weight"], atol=1, rtol=0)
-
-
-class CutError(Exception):
-    """Stands for a kill."""
 
 
 def test_a_kill_in_the_middle_of_a_save_leaves_the_epoch_before(
