@@ -16,10 +16,12 @@ def recipe(repository: Path) -> Path:
 
 
 def test_overrides_are_yaml_and_the_resolved_file_reads_back(recipe: Path, tmp_path: Path) -> None:
-    config = load_config(recipe, ["data=d.yaml", "distill.teacher.weights=t.pt", "train.seed=3", "distill.terms.ld={}"])
+    given = ["data=d.yaml", "distill.teacher.weights=t.pt", "train.seed=3", "distill.terms={bckd: {weight: 0.7}, ld: {}}"]
+    config = load_config(recipe, given)
     assert config.train.seed == 3
     terms = {term.name: term for term in config.distill.losses()}
-    assert terms["bckd"].weight == 1.0
+    assert terms["bckd"].weight == 0.7
+    assert terms["ld"].weight is None
     assert terms["ld"].arguments == {"temperature": 10.0, "positive_gain": 0.25, "region_gain": 0.25}
     (tmp_path / "again.yaml").write_text(dump_config(config))
     assert load_config(tmp_path / "again.yaml") == config
