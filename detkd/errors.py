@@ -31,3 +31,7 @@ class WeightsError(DetkdError):
 
 class AdapterError(DetkdError):
     """A teacher and a student cannot be matched, or a model offers no such tap."""
+
+
+class CacheError(DetkdError):
+    """A cache of teacher outputs is stale, incomplete or damaged, or there is no room for it."""

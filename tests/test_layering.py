@@ -27,7 +27,7 @@ ALLOWED = {
     "balance": set(),
     "pairing": {"adapters", "errors", "types"},
     "vocabulary": {"types"},
-    "teachers": {"adapters", "boxes", "errors", "types"},
+    "teachers": {"adapters", "boxes", "errors", "files", "types", "vocabulary"},
     "teacher_terms": {
         "adapters",
         "aligners",
