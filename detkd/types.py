@@ -24,12 +24,15 @@ class DensePredictions:
         boxes: Decoded boxes (x1, y1, x2, y2) in pixels of the network's input, [B, A, 4].
         bins: Logits of the distribution of each box side, [B, 4, R, A]; None for heads that regress sides directly.
         coefficients: Factors of the mask prototypes, [B, M, A]; None for detectors without masks.
+        known: Where all of this is what the head said, [B, A]; elsewhere the logits are an average, the boxes and the rest
+            mean nothing. None where everything is known.
     """
 
     logits: Tensor
     boxes: Tensor
     bins: Tensor | None = None
     coefficients: Tensor | None = None
+    known: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,170 @@
+"""A dense detector's outputs as the few float16 tensors that a cache keeps, and back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from detkd.types import DensePredictions, DetectorOutputs
+from detkd.vocabulary import confidence
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from torch import Tensor
+
+LARGEST = torch.finfo(torch.float16).max
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What of a teacher's outputs is kept; class logits and boxes always are.
+
+    Attributes:
+        anchors: Most anchors of an image and head: those with the highest class probability.
+        bins: Whether the distributions of box sides are.
+        coefficients: Whether the factors of the mask prototypes are.
+        prototypes: Whether the mask prototypes are.
+        levels: Levels whose feature maps are.
+    """
+
+    anchors: int
+    bins: bool = False
+    coefficients: bool = False
+    prototypes: bool = False
+    levels: tuple[int, ...] = ()
+
+    @classmethod
+    def needed(cls, names: Collection[str], levels: Sequence[int], anchors: int) -> Kept:
+        """What losses need that ask for tensors by these names of :mod:`detkd.vocabulary`.
+
+        Args:
+            names: Parameters of the losses' ``forward``.
+            levels: The teacher's levels that the student has, too.
+            anchors: See above.
+        """
+        return cls(
+            anchors,
+            bins="teacher_bins" in names,
+            coefficients="teacher_coefficients" in names,
+            prototypes="teacher_prototypes" in names,
+            levels=tuple(levels) if "teacher_feature" in names else (),
+        )
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What is the same for every picture of a size.
+
+    Attributes:
+        features: Channels, height and width of each level.
+        points: Centres of the anchors in pixels, [A, 2].
+    """
+
+    features: tuple[torch.Size, ...]
+    points: Tensor
+
+    @classmethod
+    def of(cls, outputs: DetectorOutputs) -> Frame:
+        """The frame of any outputs for pictures of that size."""
+        return cls(tuple(feature.shape[1:] for feature in outputs.features), outputs.anchor_points)
+
+
+def pack(outputs: DetectorOutputs, kept: Kept, *, like: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """The tensors to keep, [B, ...] each, float16 but for the indices of anchors.
+
+    Boxes are kept as offsets from their anchor, where float16 is exact to a thousandth of the box, not to half a pixel.
+
+    Args:
+        outputs: Of one batch.
+        kept: What to keep.
+        like: Tensors of the same pictures packed before, whose anchors to keep instead of the best.
+    """
+    tensors: dict[str, Tensor] = {}
+    for number, head in enumerate(outputs.heads):
+        prefix = f"heads.{number}."
+        chosen = _best_anchors(head, kept.anchors) if like is None else like.get(f"{prefix}anchors")
+        packed = _pack_head(head, outputs.anchor_points, kept, chosen)
+        tensors |= {prefix + name: tensor for name, tensor in packed.items()}
+    tensors |= {f"features.{level}": outputs.features[level] for level in kept.levels}
+    if kept.prototypes and outputs.prototypes is not None:
+        tensors["prototypes"] = outputs.prototypes
+    return {name: _half(tensor) for name, tensor in tensors.items()}
+
+
+def unpack(tensors: Mapping[str, Tensor], frame: Frame) -> DetectorOutputs:
+    """Outputs in float32 from what :func:`pack` kept.
+
+    The logits of an anchor that was not kept are those of the mean probability of all such; :attr:`DensePredictions.known`
+    says which ones they are. A feature map that was not kept has its shape, and no values.
+    """
+    values = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    heads: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in values.items():
+        if name.startswith("heads."):
+            _, number, part = name.split(".")
+            heads.setdefault(number, {})[part] = tensor
+    batch = len(next(iter(values.values())))
+    return DetectorOutputs(
+        features=tuple(
+            values.get(f"features.{level}", torch.empty(batch, *shape, device="meta"))
+            for level, shape in enumerate(frame.features)
+        ),
+        heads=tuple(_unpack_head(heads[number], frame.points) for number in sorted(heads)),
+        anchor_points=frame.points,
+        prototypes=values.get("prototypes"),
+    )
+
+
+def _best_anchors(head: DensePredictions, count: int) -> Tensor | None:
+    """Indices of the anchors with the highest class probability, ascending, [B, count]; None for all of them."""
+    if count >= head.logits.shape[-1]:
+        return None
+    return confidence(head).topk(count, 1).indices.sort(1).values.int()
+
+
+def _pack_head(head: DensePredictions, points: Tensor, kept: Kept, chosen: Tensor | None) -> dict[str, Tensor]:
+    # Anchors last, here and in the cache.
+    tensors = {"logits": head.logits, "boxes": (head.boxes - points.repeat(1, 2)).transpose(1, 2)}
+    if kept.bins and head.bins is not None:
+        tensors["bins"] = head.bins
+    if kept.coefficients and head.coefficients is not None:
+        tensors["coefficients"] = head.coefficients
+    if chosen is None:
+        return tensors
+    packed = {name: tensor.gather(-1, _index(chosen, tensor)) for name, tensor in tensors.items()}
+    return {"anchors": chosen, "rest": _rest(head.logits, chosen), **packed}
+
+
+def _unpack_head(tensors: dict[str, Tensor], points: Tensor) -> DensePredictions:
+    chosen, rest = tensors.pop("anchors", None), tensors.pop("rest", None)
+    whole = tensors
+    if chosen is not None and rest is not None:
+        whole = {
+            name: (rest[..., None] if name == "logits" else tensor.new_zeros(()))
+            .expand(*tensor.shape[:-1], len(points))
+            .scatter(-1, _index(chosen, tensor), tensor)
+            for name, tensor in tensors.items()
+        }
+        blank = torch.zeros(len(chosen), len(points), dtype=torch.bool, device=chosen.device)
+        whole["known"] = blank.scatter(-1, chosen.long(), True)
+    whole["boxes"] = whole["boxes"].transpose(1, 2) + points.repeat(1, 2)
+    return DensePredictions(**whole)
+
+
+def _index(chosen: Tensor, tensor: Tensor) -> Tensor:
+    """The chosen anchors [B, K] as an index along the last axis of a tensor [B, ..., A]."""
+    return chosen.long().view(len(chosen), *[1] * (tensor.ndim - 2), -1).expand(*tensor.shape[:-1], -1)
+
+
+def _rest(logits: Tensor, chosen: Tensor) -> Tensor:
+    """Logit of the mean probability of each class over the anchors that were not chosen, [B, C]."""
+    scores = logits.float().sigmoid()
+    dropped = scores.scatter(-1, _index(chosen, scores), 0.0)
+    return (dropped.sum(-1) / (scores.shape[-1] - chosen.shape[1])).logit(eps=1e-7)
+
+
+def _half(tensor: Tensor) -> Tensor:
+    return tensor.clamp(-LARGEST, LARGEST).half() if tensor.is_floating_point() else tensor
