@@ -121,6 +121,7 @@ def _select(
             boxes=anchors(head.boxes, 1) / scale,
             bins=None if head.bins is None else anchors(head.bins, -1),
             coefficients=None if head.coefficients is None else anchors(head.coefficients, -1),
+            known=None if head.known is None else anchors(head.known, -1),
         )
 
     return replace(

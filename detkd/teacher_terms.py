@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -14,12 +14,14 @@ from detkd.errors import AdapterError
 from detkd.losses import LOSSES
 from detkd.pairing import Pairing
 from detkd.schedules import Schedule
+from detkd.teachers.packing import Kept
 from detkd.vocabulary import (
     CROSSED_NAMES,
     DENSE_NAMES,
     LEVEL_NAMES,
     MASK_NAMES,
     NEEDS_CLASSES,
+    completed,
     dense_tensors,
     level_tensors,
 )
@@ -103,7 +105,7 @@ class TeacherTerms(nn.Module):
             if isinstance(loss, nn.ModuleList):
                 terms[name] = torch.stack(self._level_parts(name, own.features, levels)).sum()
             elif name in self.aligners:
-                terms[name] = loss(*_pick(self._crossed(own, teacher) | heads[0], self._inputs[name], name))
+                terms[name] = loss(*_pick(heads[0] | self._crossed(own, teacher), self._inputs[name], name))
             else:
                 parts = [loss(*_pick(head, self._inputs[name], name)) for head in heads]
                 terms[name] = torch.stack(parts).mean()
@@ -125,10 +127,13 @@ class TeacherTerms(nn.Module):
             box_aligner, class_aligner = cast("nn.ModuleList", aligners)
             stages[level] = (box_aligner(pair[0].float()), class_aligner(pair[1].float()))
         crossed = self._teacher.finish(stages)
+        crossed = replace(crossed, boxes=crossed.boxes / self.pairing.scale)
+        whole = completed(self.pairing.common_levels(teacher).heads[0], crossed)
         return {
             "crossed_logits": crossed.logits,
-            "crossed_boxes": crossed.boxes / self.pairing.scale,
-            "whole_teacher_logits": self.pairing.common_levels(teacher).heads[0].logits,
+            "crossed_boxes": crossed.boxes,
+            "whole_teacher_logits": whole.logits,
+            "teacher_boxes": whole.boxes,
         }
 
     def _build_loss(self, term: Term) -> nn.Module:
@@ -171,6 +176,23 @@ class TeacherTerms(nn.Module):
                 )
             if NEEDS_CLASSES & set(inputs):
                 self.pairing.check_classes(name)
+
+
+def kept_for(student: DetectorAdapter, teacher: Teacher, terms: Sequence[Term], anchors: int) -> Kept:
+    """What a cache must keep of a teacher, so that a student can learn from it by these terms.
+
+    Args:
+        student: Adapter of the student.
+        teacher: The teacher.
+        terms: The losses.
+        anchors: Most anchors of an image.
+
+    Raises:
+        AdapterError: If teacher and student share no level, or no classes by the given names.
+    """
+    pairing = Pairing(student, teacher.adapter, classes=teacher.classes, scale=teacher.scale)
+    names = {name for term in terms for name in loss_inputs(term.name)}
+    return Kept.needed(names, [level for _, level in pairing.levels], anchors)
 
 
 def loss_inputs(name: str) -> tuple[str, ...]:

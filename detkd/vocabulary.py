@@ -7,6 +7,7 @@ pixels of the student's input.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -59,7 +60,7 @@ def dense_tensors(
     image_size: tuple[int, int],
 ) -> dict[str, Any]:
     """What is offered under ``DENSE_NAMES`` and ``MASK_NAMES`` for one pair of heads."""
-    own, other = heads
+    own, other = heads[0], completed(heads[1], heads[0])
     return {
         "student_logits": own.logits,
         "teacher_logits": other.logits,
@@ -91,6 +92,17 @@ def level_tensors(teacher: DetectorOutputs, target_boxes: Tensor, image_size: tu
         }
         for feature, part, size in zip(teacher.features, scores, sizes, strict=True)
     ]
+
+
+def completed(teacher: DensePredictions, student: DensePredictions) -> DensePredictions:
+    """The teacher's predictions with the student's own boxes where a cache has none: there is nothing to learn there."""
+    if teacher.known is None:
+        return teacher
+    boxes = torch.where(teacher.known[..., None], teacher.boxes, student.boxes.detach())
+    bins = teacher.bins
+    if bins is not None and student.bins is not None and bins.shape == student.bins.shape:
+        bins = torch.where(teacher.known[:, None, None], bins, student.bins.detach())
+    return replace(teacher, boxes=boxes, bins=bins)
 
 
 def confidence(head: DensePredictions) -> Tensor:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from detkd.errors import CacheError
-from detkd.teachers.packing import Frame, pack, unpack
+from detkd.teachers.packing import pack, unpack
+from detkd.teachers.pictures import spread
+from detkd.teachers.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
-    from torch import Tensor, nn
+    from torch import Tensor
 
-    from detkd.teachers.packing import Kept
-    from detkd.teachers.store import Store, View
+    from detkd.teachers.source import Source
+    from detkd.teachers.store import View
     from detkd.types import DetectorOutputs
 
+SAMPLE = 4  # views of each stage that are compared with the live teacher
 # A cached value may differ from a live one by this share of their spread: another device rounds otherwise, and half
 # precision does (by 2^-11 of the value); a picture of something else differs by about all of it.
 SHARE = 0.05
@@ -26,20 +29,24 @@ ROUNDING = 2.0**-10
 
 
 class CachedTeacher:
-    """Answers for views out of a cache; the model itself runs only where no view is named, and for the check.
+    """Answers for views out of a cache; the model itself runs only where no view is named, and for a check at the start.
 
     Args:
-        live: The teacher that the cache was made from.
-        store: The cache.
-        kept: What the cache keeps of each picture.
+        source: What the cache was made from.
+        folder: The cache.
+
+    Raises:
+        CacheError: If the cache is stale, incomplete, damaged, or does not hold what the teacher says; with the reason.
     """
 
-    def __init__(self, live: Any, store: Store, kept: Kept) -> None:
-        self.adapter, self.scale, self.classes = live.adapter, live.scale, live.classes
+    def __init__(self, source: Source, folder: Path) -> None:
+        live = source.live
+        self.adapter, self.scale, self.classes, self.precision = live.adapter, live.scale, live.classes, live.precision
         self._live = live
-        self._store = store
-        self._kept = kept
-        self._frame: Frame | None = None
+        self._frame = source.frame
+        self._store = Store(folder, source.fingerprint(), list(source.fields), source.pictures.counts)
+        for stage in source.pictures.counts:
+            self._check(source, spread(source.pictures, stage, SAMPLE))
 
     def attach(self) -> None:
         """Make ready to run."""
@@ -53,46 +60,23 @@ class CachedTeacher:
     def run(self, images: Tensor, views: Sequence[View] | None = None) -> DetectorOutputs:
         """Look the views up; pictures that are no views, such as those of a trial, go through the model."""
         if views is None:
-            return self._live_outputs(images)
-        if self._frame is None:
-            self._frame = Frame.of(self._live_outputs(images[:1]))
-        tensors = self._store.read(views)
-        return unpack({name: tensor.to(images.device, non_blocking=True) for name, tensor in tensors.items()}, self._frame)
+            return self._live.run(images)
+        self._frame = self._frame.to(images.device)
+        return unpack(self._read(views, images.device), self._frame)
 
-    def check(self, images: Tensor, views: Sequence[View]) -> None:
-        """Compare the cache with the model on some pictures.
+    def _read(self, views: Sequence[View], device: torch.device) -> dict[str, Tensor]:
+        return {name: tensor.to(device, non_blocking=True) for name, tensor in self._store.read(views).items()}
 
-        Args:
-            images: The pictures, [B, 3, H, W].
-            views: Which ones they are.
-
-        Raises:
-            CacheError: If what is cached of one of them is not what the model says.
-        """
-        cached = {name: tensor.to(images.device) for name, tensor in self._store.read(views).items()}
-        live = pack(self._live_outputs(images), self._kept, like=cached)
-        for name, expected in live.items():
-            if not expected.is_floating_point():
-                continue
-            for view, one, other in zip(views, expected.float(), cached[name].float(), strict=True):
+    def _check(self, source: Source, views: Sequence[View]) -> None:
+        outputs = next(source.outputs(views, len(views)))
+        cached = self._read(views, outputs.anchor_points.device)
+        for name, tensor in pack(outputs, source.kept, like=cached).items():
+            for view, one, other in zip(views, tensor.float(), cached[name].float(), strict=True):
                 error = (one - other).square().mean().sqrt()
-                allowed = SHARE * one.std() + ROUNDING * one.abs().max()
+                allowed = SHARE * one.std(correction=0) + ROUNDING * one.abs().max()
                 if not error <= allowed:  # also where either is NaN
                     raise CacheError(
                         f"Expected the teacher cache at {self._store.folder} to hold what the teacher says, but `{name}` "
                         f"of image {view.image}, view {view.view} of stage {view.stage}, differs by {error:.3g} where "
                         f"{allowed:.3g} is rounding. Make it anew with tools/cache_teacher.py in another folder."
                     )
-
-    def _live_outputs(self, images: Tensor) -> DetectorOutputs:
-        outputs: DetectorOutputs = self._live.run(images, None)
-        return outputs
-
-
-def digest_model(model: nn.Module) -> str:
-    """A checksum of a model's architecture and weights, the same on every device."""
-    checksum = hashlib.blake2b(repr(model).encode(), digest_size=16)
-    for name, tensor in model.state_dict().items():
-        checksum.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        checksum.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return checksum.hexdigest()

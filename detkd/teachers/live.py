@@ -45,7 +45,7 @@ class LiveTeacher:
         self.adapter = adapter
         self.scale = scale
         self.classes = classes
-        self._dtype = None if precision is None else getattr(torch, precision)
+        self.precision = precision
 
     def attach(self) -> None:
         """Install the hooks."""
@@ -65,6 +65,6 @@ class LiveTeacher:
             return self.adapter.take_outputs()
 
     def _autocast(self, device: str) -> AbstractContextManager[None]:
-        if self._dtype is None:
+        if self.precision is None:
             return nullcontext()
-        return torch.autocast(device, dtype=self._dtype, enabled=self._dtype != torch.float32)
+        return torch.autocast(device, dtype=getattr(torch, self.precision), enabled=self.precision != "float32")

@@ -71,6 +71,10 @@ class Frame:
         """The frame of any outputs for pictures of that size."""
         return cls(tuple(feature.shape[1:] for feature in outputs.features), outputs.anchor_points)
 
+    def to(self, device: torch.device) -> Frame:
+        """The frame on a device."""
+        return self if self.points.device == device else Frame(self.features, self.points.to(device))
+
 
 def pack(outputs: DetectorOutputs, kept: Kept, *, like: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
     """The tensors to keep, [B, ...] each, float16 but for the indices of anchors.

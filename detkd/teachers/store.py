@@ -59,6 +59,11 @@ class Field:
     dtype: str
     shape: tuple[int, ...]
 
+    @classmethod
+    def of(cls, tensor: Tensor) -> Field:
+        """The field that such a tensor fills."""
+        return cls(str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
+
     @property
     def bytes(self) -> int:
         """Size of the tensor."""

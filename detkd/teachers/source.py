@@ -1,0 +1,71 @@
+"""What a cache is made from, and compared with when it is read."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from detkd.teachers.packing import Frame, pack
+from detkd.teachers.store import Field, View
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from torch import nn
+
+    from detkd.teachers.live import LiveTeacher
+    from detkd.teachers.packing import Kept
+    from detkd.teachers.pictures import Pictures
+    from detkd.types import DetectorOutputs
+
+
+class Source:
+    """A teacher, the pictures that it looks at, and what is kept of what it says of them.
+
+    Args:
+        live: The teacher.
+        kept: What is kept.
+        pictures: The views of a run.
+
+    Attributes:
+        frame: What is the same for all pictures.
+        fields: The tensors kept of a view.
+    """
+
+    def __init__(self, live: LiveTeacher, kept: Kept, pictures: Pictures) -> None:
+        self.live, self.kept, self.pictures = live, kept, pictures
+        first = View(next(iter(pictures.counts)), 0, 0)
+        outputs = next(self.outputs([first], 1))
+        self.frame = Frame.of(outputs)
+        self.fields = {name: Field.of(tensor[0]) for name, tensor in pack(outputs, kept).items()}
+
+    def outputs(self, views: Sequence[View], batch: int) -> Iterator[DetectorOutputs]:
+        """What the teacher says of some views of one stage, computed where its model lies.
+
+        Args:
+            views: The views.
+            batch: Pictures at a time.
+        """
+        device = next(self.live.adapter.model.parameters()).device
+        self.live.attach()
+        try:
+            for images in self.pictures.load(views, batch):
+                yield self.live.run(images.to(device))
+        finally:
+            self.live.detach()
+
+    def fingerprint(self) -> dict[str, Mapping[str, Any]]:
+        """What all of it depends on."""
+        teacher = {"weights": _digest(self.live.adapter.model), "scale": self.live.scale, "precision": self.live.precision}
+        return {**self.pictures.fingerprint(), "teacher": teacher, "kept": {"anchors": self.kept.anchors}}
+
+
+def _digest(model: nn.Module) -> str:
+    """A checksum of a model's architecture and weights, the same on every device."""
+    checksum = hashlib.blake2b(repr(model).encode(), digest_size=16)
+    for name, tensor in model.state_dict().items():
+        checksum.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        checksum.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return checksum.hexdigest()
