@@ -56,6 +56,9 @@ class TeacherConfig(ModelConfig):
     )
     precision: PrecisionName | None = Field(None, description="type that the teacher computes in; null follows the student")
     share: float = Field(1.0, gt=0, description="weight against other teachers, where `ensemble` is mean")
+    cache: Path | None = Field(None, description="folder made by tools/cache_teacher.py, to read its outputs from")
+    views: int = Field(8, ge=1, description="augmented pictures of each image in a cache")
+    anchors: int = Field(512, ge=1, description="anchors of each picture in a cache, those with the best scores")
 
     @field_validator("scale")
     @classmethod
@@ -87,12 +90,19 @@ class DistillConfig(_Strict):
             raise ValueError("expected either `teacher` or `teachers`")
         if self.ensemble == "ca_mkd" and len(self.all_teachers) < 2:
             raise ValueError("expected two `teachers` or more where `ensemble` is ca_mkd")
+        if len({teacher.views for teacher in self.all_teachers if teacher.cache is not None}) > 1:
+            raise ValueError("expected the same `views` of all `teachers` that have a `cache`")
         return self
 
     @property
     def all_teachers(self) -> tuple[TeacherConfig, ...]:
         """The teacher, or the teachers."""
         return self.teachers or ((self.teacher,) if self.teacher is not None else ())
+
+    @property
+    def views(self) -> int | None:
+        """Number of augmented pictures of each image where a teacher is cached; None where every epoch draws new ones."""
+        return next((teacher.views for teacher in self.all_teachers if teacher.cache is not None), None)
 
     @field_validator("terms")
     @classmethod

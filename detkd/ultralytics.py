@@ -16,6 +16,7 @@ from detkd.adapters.ultralytics import import_ultralytics
 from detkd.config import parse_distillation
 from detkd.engines.distilling.ultralytics import distilling
 from detkd.engines.ultralytics import build_distiller, build_model
+from detkd.engines.views.ultralytics import replaying
 from detkd.errors import ConfigError
 from detkd.inherit import select_weights
 
@@ -63,6 +64,7 @@ def distill_trainer(
         ConfigError: If an argument is wrong; one line for each fault.
         WeightsError: When training starts, if a teacher cannot be loaded.
         AdapterError: When training starts, if a teacher and the student do not fit each other.
+        CacheError: When training starts, if a teacher's `cache` is not of this run.
     """
     if task not in TASKS:
         raise ConfigError(f"task: expected one of {TASKS}, but got {task!r}.")
@@ -82,9 +84,11 @@ def distill_trainer(
         models = [build_model(spec, names, role="teacher")[0] for spec in config.all_teachers]
         if config.inherit and not trainer.resume:
             select_weights(student, models[0])
-        return build_distiller(student, models, config, trainer.args.imgsz)
+        pictures = None if config.views is None else trainer.train_loader.dataset
+        return build_distiller(student, models, config, trainer.args.imgsz, pictures)
 
-    return distilling(SegmentationTrainer if task == "segment" else DetectionTrainer, make_distiller)
+    base = SegmentationTrainer if task == "segment" else DetectionTrainer
+    return distilling(base if config.views is None else replaying(base, config.views), make_distiller)
 
 
 def _describe(teacher: Any) -> dict[str, Any]:

@@ -54,6 +54,7 @@ ALLOWED = {
         "inherit",
         "memory",
         "report",
+        "teacher_terms",
         "teachers",
         "types",
     },

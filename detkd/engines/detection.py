@@ -71,13 +71,14 @@ def run_detection(config: DetectionConfig, *, resume: bool = False) -> Path:
     if config.distill is not None:
         if config.distill.inherit:
             print(f"student: {select_weights(student, teachers[0])} tensors inherited from the teacher")
-        distiller = engine.build_distiller(student, teachers, config.distill, config.train.imgsz)
+        views = engine.training_views(config, dataset, student)
+        distiller = engine.build_distiller(student, teachers, config.distill, config.train.imgsz, views)
     data_yaml = folder / "ultralytics" / "data.yaml"
     arguments = engine.trainer_arguments(config, data_yaml, folder, resume=resume)
 
     write_text(folder / "config.yaml", dump_config(config))
     dataset.write_yaml(data_yaml)
-    trained = engine.train(student, distiller, arguments)
+    trained = engine.train(student, distiller, arguments, config.distill.views if config.distill is not None else None)
     copy_file(trained.checkpoint, folder / "student.pt")
     models = {"student": load_yolo(folder / "student.pt").model.float()}
     roles = ["teacher"] if len(teachers) == 1 else [f"teacher {number + 1}" for number in range(len(teachers))]

@@ -7,6 +7,7 @@ import copy
 import csv
 import logging
 import math
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -16,16 +17,22 @@ import torch
 from detkd.adapters.ultralytics import UltralyticsAdapter, import_ultralytics, load_weights, load_yolo, read_state_dict
 from detkd.distiller import Distiller
 from detkd.engines.distilling.ultralytics import distilling
+from detkd.engines.views.ultralytics import Views, load_views, replaying
 from detkd.errors import ConfigError, WeightsError
 from detkd.report.console import TrainingProgress
+from detkd.teacher_terms import kept_for
+from detkd.teachers.cached import CachedTeacher
 from detkd.teachers.live import LiveTeacher
+from detkd.teachers.source import Source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from torch import nn
 
-    from detkd.config import DetectionConfig, DistillConfig, ModelConfig
+    from detkd.config import DetectionConfig, DistillConfig, ModelConfig, TeacherConfig
+    from detkd.data.detection import DetectionDataset
+    from detkd.teachers.pictures import Pictures
 
 # What detkd sets itself from the sections of its own configuration.
 _RESERVED = (
@@ -162,7 +169,13 @@ def trainer_arguments(config: DetectionConfig, data_yaml: Path, folder: Path, *,
     }
 
 
-def build_distiller(student: nn.Module, teachers: Sequence[nn.Module], config: DistillConfig, imgsz: int) -> Distiller:
+def build_distiller(
+    student: nn.Module,
+    teachers: Sequence[nn.Module],
+    config: DistillConfig,
+    imgsz: int,
+    pictures: Pictures | None = None,
+) -> Distiller:
     """Bind teachers and student, and try one forward pass so that a misfit shows before training starts.
 
     Args:
@@ -170,11 +183,21 @@ def build_distiller(student: nn.Module, teachers: Sequence[nn.Module], config: D
         teachers: Models of ``config.all_teachers``, in their order.
         config: How they meet.
         imgsz: Side of the student's input in pixels.
+        pictures: The views of the run, where a teacher is cached.
+
+    Raises:
+        AdapterError: If a teacher and the student do not fit each other.
+        CacheError: If a teacher's cache is not of this run.
     """
+    device = next(student.parameters()).device
+    for teacher in teachers:
+        teacher.to(device)
     distiller = Distiller(
         UltralyticsAdapter(student),
         [
-            LiveTeacher(UltralyticsAdapter(model), scale=spec.scale, classes=spec.classes, precision=spec.precision)
+            live_teacher(model, spec)
+            if spec.cache is None or pictures is None
+            else CachedTeacher(cache_source(student, model, spec, config, pictures), spec.cache)
             for model, spec in zip(teachers, config.all_teachers, strict=True)
         ],
         config.losses(),
@@ -182,11 +205,44 @@ def build_distiller(student: nn.Module, teachers: Sequence[nn.Module], config: D
         ensemble=config.ensemble,
         weights=[spec.share for spec in config.all_teachers],
     )
-    device = next(student.parameters()).device
-    for teacher in teachers:
-        teacher.to(device)
     distiller.to(device).try_out(torch.zeros(1, 3, imgsz, imgsz, device=device))
     return distiller
+
+
+def live_teacher(model: nn.Module, spec: TeacherConfig) -> LiveTeacher:
+    """A teacher that runs."""
+    return LiveTeacher(UltralyticsAdapter(model), scale=spec.scale, classes=spec.classes, precision=spec.precision)
+
+
+def cache_source(
+    student: nn.Module, model: nn.Module, spec: TeacherConfig, config: DistillConfig, pictures: Pictures
+) -> Source:
+    """What a teacher's cache is made from: the teacher, the pictures, and what the terms need of it."""
+    live = live_teacher(model, spec)
+    return Source(live, kept_for(UltralyticsAdapter(student), live, config.losses(), spec.anchors), pictures)
+
+
+def torch_device(name: str) -> torch.device:
+    """The device that ultralytics means by a name such as cpu or 0."""
+    from ultralytics.utils.torch_utils import select_device
+
+    device: torch.device = select_device(name, verbose=False)
+    return device
+
+
+def training_views(config: DetectionConfig, dataset: DetectionDataset, student: nn.Module) -> Views | None:
+    """The augmented pictures of a run whose teacher is cached, before its trainer exists; None where no teacher is.
+
+    Raises:
+        ConfigError: If the trainer's arguments allow no replay.
+    """
+    if config.distill is None or config.distill.views is None:
+        return None
+    with tempfile.TemporaryDirectory() as name, _silence():
+        data = Path(name, "data.yaml")
+        dataset.write_yaml(data)
+        arguments = trainer_arguments(config, data, Path(name))
+        return load_views(arguments, max(UltralyticsAdapter(student).strides), config.distill.views)
 
 
 def _student_trainer() -> Any:
@@ -225,18 +281,22 @@ def _student_trainer() -> Any:
     return StudentTrainer
 
 
-def train(student: nn.Module, distiller: Distiller | None, arguments: dict[str, Any]) -> TrainingResult:
+def train(
+    student: nn.Module, distiller: Distiller | None, arguments: dict[str, Any], views: int | None = None
+) -> TrainingResult:
     """Train a student with ultralytics' trainer.
 
     Args:
         student: A YOLO built by :func:`build_model`.
         distiller: Its distiller, or None to train alone.
         arguments: From :func:`trainer_arguments`.
+        views: Augmented pictures of each image to go through, see :func:`detkd.engines.views.ultralytics.replaying`; None
+            draws new ones in every epoch.
     """
     quiet = contextlib.nullcontext() if arguments["verbose"] else _silence()
     title = Path(arguments["project"]).name
     with quiet, TrainingProgress(title, arguments["epochs"]) as progress:
-        kind = _student_trainer()
+        kind = _student_trainer() if views is None else replaying(_student_trainer(), views)
         if distiller is not None:
             kind = distilling(kind, lambda *_: distiller)
         trainer = kind(student, arguments, progress)

@@ -61,22 +61,23 @@ class TrainingProgress:
 
 
 class RunsProgress:
-    """A bar over several runs; where no terminal is, one line a finished run.
+    """A bar over several runs, or other long pieces of work; where no terminal is, one line a finished one.
 
     Args:
         title: Name of the whole.
         total: Number of runs.
         done: Number of runs that were finished before.
+        unit: What is counted.
     """
 
-    def __init__(self, title: str, total: int, *, done: int) -> None:
+    def __init__(self, title: str, total: int, *, done: int, unit: str = "runs") -> None:
         self._console = Console()
         self._total, self._done = total, done
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("runs"),
+            TextColumn(unit),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),

@@ -57,12 +57,12 @@ class DistillationCriterion:
         self._distiller = distiller
         self._log = log
 
-    def __call__(self, preds: Any, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    def __call__(self, preds: Any, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss vector of ultralytics with one more entry, and the named values of all terms."""
         images = batch["img"]
         size = images.shape[0]
         task, items = self._task(preds, batch)
-        result = self._distiller(images, padded_targets(batch), task.sum() / size)
+        result = self._distiller(images, padded_targets(batch), task.sum() / size, batch.get("views"))
         self._log.add(result.weights)
         return torch.cat((task, result.loss[None] * size)), {**items, **result.terms}
 

@@ -6,6 +6,7 @@ load lately. Here both depend on the address alone, so a view is the same pictur
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import random
 from concurrent.futures import ThreadPoolExecutor
@@ -16,13 +17,15 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from detkd.errors import ConfigError
 from detkd.teachers.store import View, digest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from torch import Tensor
 
 FULL, CLOSED = "full", "closed"  # stages of a training run: before ultralytics' close_mosaic, and from there on
 MIXING = ("mosaic", "copy_paste", "mixup", "cutmix")  # what close_mosaic shuts off
@@ -65,30 +68,29 @@ def check_replayable(args: Any) -> None:
         raise ConfigError("\n".join(faults))
 
 
-def stage_views(args: Any, count: int) -> dict[str, int]:
-    """Number of views of each stage of a run: `count`, or as many as the stage has epochs.
-
-    Args:
-        args: Arguments of ultralytics' trainer.
-        count: ``distill.teacher.views``.
-    """
-    closed = min(args.close_mosaic, args.epochs) if _mixes(args) else 0
-    epochs = {FULL: args.epochs - closed, CLOSED: closed}
-    return {stage: min(count, number) for stage, number in epochs.items() if number}
-
-
 class Views(Dataset[Any]):
     """ultralytics' training data set whose items are addressed by (image, view) and say so under `views`.
 
-    Everything else is the data set's own.
+    Everything else is the data set's own. It is the :class:`detkd.teachers.base.Pictures` of a cache.
 
     Args:
         dataset: A ``YOLODataset`` that augments.
+        args: Arguments of ultralytics' trainer, all of them.
+        count: Number of views of an image, ``distill.teacher.views``.
+
+    Attributes:
+        counts: Number of views of each stage of the run: `count`, or as many as the stage has epochs.
+        stage: The stage whose transform is in place.
     """
 
-    def __init__(self, dataset: Any) -> None:
+    def __init__(self, dataset: Any, args: Any, count: int) -> None:
         self.dataset = dataset
+        self.args = args
+        self.count = count
         self.stage = FULL
+        closed = min(args.close_mosaic, args.epochs) if _mixes(args) else 0
+        epochs = {FULL: args.epochs - closed, CLOSED: closed}
+        self.counts = {stage: min(count, number) for stage, number in epochs.items() if number}
         # Without mosaic's buffer every partner would be decoded anew.
         dataset.max_buffer_length = min(len(dataset), KEPT_IMAGES) + 1
         self._free_from_history()
@@ -115,13 +117,27 @@ class Views(Dataset[Any]):
         self.dataset.close_mosaic(hyp)
         self._free_from_history()
 
-    def fingerprint(self, args: Any) -> dict[str, dict[str, Any]]:
+    def load(self, views: Sequence[View], batch: int) -> Iterator[Tensor]:
+        """Compose the pictures of some views of one stage, as the student sees them: [batch, 3, H, W] in [0, 1].
+
+        Args:
+            views: The views.
+            batch: Pictures at a time.
+        """
+        dataset = self._at(views[0].stage)
+        addresses = [(view.image, view.view) for view in views]
+        batches = [addresses[start : start + batch] for start in range(0, len(addresses), batch)]
+        workers = min(self.args.workers, len(batches) - 1)
+        own = torch.Generator()  # or the loader would draw from the run's
+        for sample in DataLoader(
+            dataset, batch_sampler=batches, num_workers=workers, collate_fn=dataset.collate_fn, generator=own
+        ):
+            yield sample["img"].float() / 255
+
+    def fingerprint(self) -> dict[str, dict[str, Any]]:
         """What the pictures depend on, apart from their address.
 
         Labels are part of it: some transforms look at them, such as copy-paste.
-
-        Args:
-            args: Arguments of ultralytics' trainer.
         """
         with ThreadPoolExecutor() as pool:
             pictures = list(pool.map(lambda file: digest(Path(file).read_bytes()), self.dataset.im_files))
@@ -132,9 +148,18 @@ class Views(Dataset[Any]):
                 "pictures": digest("".join(pictures).encode()),
                 "labels": digest("".join(_digest_arrays(label) for label in labels).encode()),
             },
-            "transform": {name: getattr(args, name, None) for name in AUGMENTATION} | _versions(),
-            "input": {"imgsz": args.imgsz},
+            "transform": {name: getattr(self.args, name, None) for name in AUGMENTATION} | _versions(),
+            "input": {"imgsz": self.args.imgsz},
         }
+
+    def _at(self, stage: str) -> Views:
+        """These views with another stage's transform."""
+        if stage == self.stage:
+            return self
+        views = Views(copy.copy(self.dataset), self.args, self.count)
+        if stage == CLOSED:
+            views.close_mosaic(copy.copy(self.args))
+        return views
 
     def _free_from_history(self) -> None:
         transforms = list(_walk(self.dataset.transforms))
@@ -145,15 +170,13 @@ class Views(Dataset[Any]):
         self._own_generators = [transform for transform in inner if hasattr(transform, "set_random_seed")]
 
 
-def load_views(arguments: Mapping[str, Any], stride: int) -> tuple[Views, Any]:
-    """Build the training data as ultralytics' trainer would, without a trainer.
+def load_views(arguments: Mapping[str, Any], stride: int, count: int) -> Views:
+    """Build the views of a run as its trainer would, without a trainer.
 
     Args:
         arguments: Of ultralytics' trainer.
         stride: The student's largest.
-
-    Returns:
-        The views, and the arguments with all defaults filled in.
+        count: Number of views of an image.
 
     Raises:
         ConfigError: See :func:`check_replayable`.
@@ -167,8 +190,9 @@ def load_views(arguments: Mapping[str, Any], stride: int) -> tuple[Views, Any]:
     check_replayable(args)
     step = max(stride, 32)
     args.imgsz = check_imgsz(args.imgsz, stride=step, floor=step, max_dim=1)
+    args.workers = args.workers if torch.cuda.is_available() else 0  # as ultralytics' trainer does
     data = check_det_dataset(args.data)
-    return Views(build_yolo_dataset(args, data["train"], args.batch, data, mode="train", stride=step)), args
+    return Views(build_yolo_dataset(args, data["train"], args.batch, data, mode="train", stride=step), args, count)
 
 
 class ViewSampler:
@@ -188,7 +212,7 @@ class ViewSampler:
 
     def begin(self, stage: str, passed: int) -> None:
         """Go on in a stage of which some passes are over."""
-        self._count, self._pass = self._views[stage], passed
+        self._count, self._pass = self._views.get(stage, 1), passed  # a stage may be over before its first epoch
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         view = self._pass % self._count
@@ -221,14 +245,14 @@ def replaying(base: Any, count: int) -> Any:
         def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> Any:
             """Address the training data by view."""
             dataset = super().build_dataset(img_path, mode, batch)
-            return Views(dataset) if mode == "train" else dataset
+            return Views(dataset, self.args, count) if mode == "train" else dataset
 
         def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
             """Let the training batches name views."""
             loader = super().get_dataloader(dataset_path, batch_size, rank, mode)
             if mode == "train":
                 endless = loader.batch_sampler
-                endless.sampler = ViewSampler(endless.sampler, stage_views(self.args, count))
+                endless.sampler = ViewSampler(endless.sampler, loader.dataset.counts)
             return loader
 
         def resume_training(self, ckpt: Any) -> None:

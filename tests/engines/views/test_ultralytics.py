@@ -14,8 +14,9 @@ import yaml
 from PIL import Image
 
 from detkd.adapters.ultralytics import import_ultralytics
-from detkd.engines.views.ultralytics import CLOSED, FULL, Views, ViewSampler, load_views, replaying, stage_views
+from detkd.engines.views.ultralytics import CLOSED, FULL, Views, ViewSampler, load_views, replaying
 from detkd.errors import ConfigError
+from detkd.teachers.store import View
 
 MIXED = {"mosaic": 0.8, "copy_paste": 0.5, "mixup": 0.4, "cutmix": 0.4, "degrees": 10.0, "flipud": 0.5}
 IMAGES = 6
@@ -38,10 +39,10 @@ def polygons(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "data.yaml"
 
 
-def views(data: Path, **changes: Any) -> tuple[Views, Any]:
+def views(data: Path, **changes: Any) -> Views:
     import_ultralytics()
     small = {"imgsz": 64, "batch": 2, "epochs": 6, "close_mosaic": 2, "task": "segment", "workers": 0}
-    return load_views({**small, **MIXED, **changes, "data": str(data)}, 32)
+    return load_views({**small, **MIXED, **changes, "data": str(data)}, 32, 3)
 
 
 def pictures(dataset: Views, addresses: list[tuple[int, int]]) -> dict[tuple[int, int], torch.Tensor]:
@@ -52,25 +53,26 @@ EVERY = [(image, view) for view in range(3) for image in range(IMAGES)]
 
 
 def test_a_view_is_the_same_whatever_came_before(polygons: Path) -> None:
-    forward = pictures(views(polygons)[0], EVERY)
-    dataset = views(polygons, cache="ram")[0]
+    forward = pictures(views(polygons), EVERY)
+    dataset = views(polygons, cache="ram")
     backward = pictures(dataset, EVERY[::-1])
     again = pictures(dataset, EVERY)
     for address in EVERY:
         assert torch.equal(forward[address], backward[address]), address
         assert torch.equal(forward[address], again[address]), address
     assert len({picture.numpy().tobytes() for picture in forward.values()}) == len(EVERY)
-    assert not torch.equal(views(polygons)[0].dataset[0]["img"], views(polygons)[0].dataset[0]["img"])  # without views
+    assert not torch.equal(views(polygons).dataset[0]["img"], views(polygons).dataset[0]["img"])  # without views
 
 
 def test_generators_are_given_back(polygons: Path) -> None:
-    dataset = views(polygons)[0]
+    dataset = views(polygons)
     for seed in (random.seed, np.random.seed, torch.manual_seed):
         seed(5)
     expected = random.random(), np.random.rand(), torch.rand(())
     for seed in (random.seed, np.random.seed, torch.manual_seed):
         seed(5)
     dataset[0, 0]
+    next(dataset.load([View(FULL, 0, 0)], 1))
     assert (random.random(), np.random.rand(), torch.rand(())) == expected
     assert torch.initial_seed() == 5
 
@@ -79,7 +81,8 @@ class Recorder:
     """Stands in for the parts of a trainer that `replaying` overrides."""
 
     def __init__(self, data: Path, workers: int, start: int = 0, **changes: Any) -> None:
-        self.dataset, self.args = views(data, **changes)
+        self.dataset = views(data, **changes)
+        self.args = self.dataset.args
         self.workers, self.start = workers, start
         self.seen: list[dict[Any, torch.Tensor]] = []
 
@@ -138,20 +141,30 @@ def test_epochs_go_through_the_views_also_with_workers_and_after_a_resumption(po
 
 
 def test_views_of_a_stage_are_no_more_than_its_epochs(polygons: Path) -> None:
-    args = views(polygons)[1]
-    assert stage_views(args, 3) == {FULL: 3, CLOSED: 2}
-    assert stage_views(args, 9) == {FULL: 4, CLOSED: 2}
-    args.close_mosaic = 6
-    assert stage_views(args, 9) == {CLOSED: 6}
-    args.close_mosaic = 0
-    assert stage_views(args, 9) == {FULL: 6}
+    dataset = views(polygons)
+    for close, count, expected in (
+        (2, 3, {FULL: 3, CLOSED: 2}),
+        (2, 9, {FULL: 4, CLOSED: 2}),
+        (6, 9, {CLOSED: 6}),
+        (0, 9, {FULL: 6}),
+    ):
+        dataset.args.close_mosaic = close
+        assert Views(dataset.dataset, dataset.args, count).counts == expected
     assert list(ViewSampler([[4, 5]], {FULL: 2})) == [[(4, 0), (5, 0)]]
+    assert [set(seen) for seen in epochs(polygons, 0, close_mosaic=6)][4] == {(CLOSED, 1, i) for i in range(IMAGES)}
+
+
+def test_pictures_are_loaded_for_a_cache_as_a_student_sees_them(polygons: Path) -> None:
+    seen = epochs(polygons, 0)
+    for epoch, stage in ((1, FULL), (5, CLOSED)):
+        wanted = [View(stage, 1, image) for image in range(IMAGES)]
+        loaded = torch.cat(list(views(polygons).load(wanted, batch=4)))
+        assert torch.equal(loaded, torch.stack([seen[epoch][view] for view in wanted]).float() / 255)
 
 
 def test_each_part_of_the_fingerprint_answers_for_its_own(polygons: Path) -> None:
-    dataset, args = views(polygons)
-    before = dataset.fingerprint(args)
-    assert before == views(polygons)[0].fingerprint(args)
+    before = views(polygons).fingerprint()
+    assert before == views(polygons, cache="ram", close_mosaic=4, batch=3).fingerprint()
     image, label = (polygons.parent / kind / "train" / "0" for kind in ("images", "labels"))
     for file, key, content in (
         (image.with_suffix(".png"), "pictures", (polygons.parent / "images/train/1.png").read_bytes()),
@@ -159,11 +172,10 @@ def test_each_part_of_the_fingerprint_answers_for_its_own(polygons: Path) -> Non
     ):
         kept = file.read_bytes()
         file.write_bytes(content)
-        changed = views(polygons)[0].fingerprint(args)
+        changed = views(polygons).fingerprint()
         file.write_bytes(kept)
         assert [k for k, value in before["data"].items() if changed["data"][k] != value] == [key]
-    dataset, args = views(polygons, hsv_h=0.5, imgsz=96, fraction=0.5)
-    after = dataset.fingerprint(args)
+    after = views(polygons, hsv_h=0.5, imgsz=96, fraction=0.5).fingerprint()
     assert after["transform"] == {**before["transform"], "hsv_h": 0.5}
     assert after["input"] == {"imgsz": 96}
     assert after["data"]["images"] == IMAGES // 2

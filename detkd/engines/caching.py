@@ -1,0 +1,86 @@
+"""The making of teachers' caches from a run's configuration."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from detkd.data.detection import DetectionDataset, check_dataset
+from detkd.engines import ultralytics as engine
+from detkd.errors import ConfigError
+from detkd.report.console import RunsProgress
+from detkd.teachers.making import CacheMaker
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from detkd.config import DetectionConfig
+    from detkd.teachers.source import Source
+
+
+def cache_teachers(config: DetectionConfig) -> list[Path]:
+    """Make, go on with or mend the cache of every teacher that has one configured.
+
+    Args:
+        config: A run of ``tools/train_det.py`` that reads the caches.
+
+    Returns:
+        The folders.
+
+    Raises:
+        DetkdError: If the configuration, the data or the weights do not fit, or there is no room.
+    """
+    if config.distill is None or config.distill.views is None:
+        raise ConfigError("distill.teacher.cache: expected the folder to make, but got none.")
+    dataset = DetectionDataset.load(config.data)
+    check_dataset(dataset, ("train",))
+    student, _ = engine.build_model(config.student, dataset.names, role="student")
+    pictures = engine.training_views(config, dataset, student)
+    assert pictures is not None
+    folders = []
+    for spec in config.distill.all_teachers:
+        if spec.cache is None:
+            continue
+        teacher, origin = engine.build_model(spec, dataset.names, role="teacher")
+        print(f"teacher: {origin}")
+        teacher.to(engine.torch_device(config.train.device))
+        make_cache(engine.cache_source(student, teacher, spec, config.distill, pictures), spec.cache, config.train.batch)
+        folders.append(spec.cache)
+    return folders
+
+
+def make_cache(source: Source, folder: Path, batch: int) -> None:
+    """Make one cache, and say beforehand how large it will be.
+
+    Args:
+        source: What to make it from.
+        folder: The cache.
+        batch: Pictures that the teacher sees at a time.
+
+    Raises:
+        CacheError: If the folder holds another cache, or there is no room.
+    """
+    maker = CacheMaker(source, folder, batch)
+    for name in maker.damaged:
+        print(f"{folder / name}: damaged, made anew")
+    print(f"{folder}: {_describe_size(source)}, {len(maker.missing)} shards of {_size(maker.bytes)} to make")
+    with RunsProgress(folder.name, len(maker.missing), done=0, unit="shards") as progress:
+        maker.make(lambda shard: progress.finished(shard.name))
+
+
+def _describe_size(source: Source) -> str:
+    """Images, views, and what a view consists of."""
+    views = " + ".join(f"{count} {stage}" for stage, count in source.pictures.counts.items())
+    parts: dict[str, int] = {}
+    for name, field in source.fields.items():
+        kind = name.split(".")[-1] if name.startswith("heads.") else name.split(".")[0]
+        parts[kind] = parts.get(kind, 0) + field.bytes
+    listed = ", ".join(f"{kind} {_size(size)}" for kind, size in parts.items())
+    return f"{len(source.pictures)} images x ({views}) views at {_size(sum(parts.values()))} ({listed})"
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if count < 2**10:
+            return f"{count:.4g} {unit}"
+        count /= 2**10
+    return f"{count:.4g} GiB"
