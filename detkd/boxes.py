@@ -14,11 +14,6 @@ if TYPE_CHECKING:
 EPS = 1e-7
 
 
-def _area(boxes: Tensor) -> Tensor:
-    sides = (boxes[..., 2:] - boxes[..., :2]).clamp(min=0)
-    return sides[..., 0] * sides[..., 1]
-
-
 def iou(boxes: Tensor, others: Tensor) -> Tensor:
     """Intersection over union of boxes paired by broadcasting, [..., 4] and [..., 4] to [...]."""
     overlap, union = _overlap_and_union(boxes, others)
@@ -28,9 +23,9 @@ def iou(boxes: Tensor, others: Tensor) -> Tensor:
 def generalized_iou(boxes: Tensor, others: Tensor) -> Tensor:
     """Generalised IoU of boxes paired by broadcasting, in (-1, 1] (Rezatofighi et al. 2019, arXiv:1902.09630)."""
     overlap, union = _overlap_and_union(boxes, others)
-    hull = torch.cat((torch.minimum(boxes[..., :2], others[..., :2]), torch.maximum(boxes[..., 2:], others[..., 2:])), -1)
-    hull_area = _area(hull)
-    return overlap / (union + EPS) - (hull_area - union) / (hull_area + EPS)
+    (x1, y1, x2, y2), (u1, v1, u2, v2) = boxes.unbind(-1), others.unbind(-1)
+    hull = _area(torch.minimum(x1, u1), torch.minimum(y1, v1), torch.maximum(x2, u2), torch.maximum(y2, v2))
+    return overlap / (union + EPS) - (hull - union) / (hull + EPS)
 
 
 def check_boxes(student_logits: Tensor, teacher_logits: Tensor, student_boxes: Tensor, teacher_boxes: Tensor) -> None:
@@ -50,7 +45,11 @@ def check_boxes(student_logits: Tensor, teacher_logits: Tensor, student_boxes: T
 
 
 def _overlap_and_union(boxes: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
-    top_left = torch.maximum(boxes[..., :2], others[..., :2])
-    bottom_right = torch.minimum(boxes[..., 2:], others[..., 2:])
-    overlap = _area(torch.cat((top_left, bottom_right), -1))
-    return overlap, _area(boxes) + _area(others) - overlap
+    (x1, y1, x2, y2), (u1, v1, u2, v2) = boxes.unbind(-1), others.unbind(-1)
+    overlap = _area(torch.maximum(x1, u1), torch.maximum(y1, v1), torch.minimum(x2, u2), torch.minimum(y2, v2))
+    return overlap, _area(x1, y1, x2, y2) + _area(u1, v1, u2, v2) - overlap
+
+
+def _area(x1: Tensor, y1: Tensor, x2: Tensor, y2: Tensor) -> Tensor:
+    """Area of boxes given by their sides: to put these together again would copy what broadcasting has made large."""
+    return (x2 - x1).clamp(min=0) * (y2 - y1).clamp(min=0)
