@@ -4,6 +4,12 @@ from ultralytics import YOLO
 from detkd.ultralytics import distill_trainer
 
 YOLO("yolo11n.yaml").train(data="DATA.yaml", epochs=100, trainer=distill_trainer("teacher.pt"))
+
+With a cache of the teacher's outputs, which is made once and serves many students and seeds:
+
+teacher = {"weights": "teacher.pt", "cache": "cache"}
+cache_teacher(YOLO("yolo11n.yaml"), teacher, data="DATA.yaml", epochs=100)
+YOLO("yolo11n.yaml").train(data="DATA.yaml", epochs=100, trainer=distill_trainer(teacher))
 """
 
 from __future__ import annotations
@@ -14,9 +20,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from detkd.adapters.ultralytics import import_ultralytics
 from detkd.config import parse_distillation
+from detkd.engines.caching import make_caches
 from detkd.engines.distilling.ultralytics import distilling
-from detkd.engines.ultralytics import build_distiller, build_model
-from detkd.engines.views.ultralytics import replaying
+from detkd.engines.ultralytics import build_distiller, build_model, torch_device
+from detkd.engines.views.ultralytics import load_views, replaying
 from detkd.errors import ConfigError
 from detkd.inherit import select_weights
 
@@ -26,6 +33,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from detkd.balance import BalanceName
+    from detkd.config import DistillConfig
     from detkd.distiller import Distiller
     from detkd.teachers.ensemble import EnsembleName
 
@@ -68,13 +76,7 @@ def distill_trainer(
     """
     if task not in TASKS:
         raise ConfigError(f"task: expected one of {TASKS}, but got {task!r}.")
-    given: dict[str, Any]
-    if isinstance(teacher, str | Path | Mapping):
-        given = {"teacher": _describe(teacher)}
-    else:
-        given = {"teachers": [_describe(each) for each in teacher]}
-    tree = {**given, "balance": balance, "ensemble": ensemble, "inherit": inherit}
-    config = parse_distillation(tree if terms is None else {**tree, "terms": terms})
+    config = _parse(teacher, terms, balance=balance, ensemble=ensemble, inherit=inherit)
     import_ultralytics()
     from ultralytics.models.yolo.detect import DetectionTrainer
     from ultralytics.models.yolo.segment import SegmentationTrainer
@@ -89,6 +91,48 @@ def distill_trainer(
 
     base = SegmentationTrainer if task == "segment" else DetectionTrainer
     return distilling(base if config.views is None else replaying(base, config.views), make_distiller)
+
+
+def cache_teacher(
+    student: Any,
+    teacher: TeacherLike | Sequence[TeacherLike],
+    *,
+    terms: Mapping[str, Mapping[str, Any]] | None = None,
+    **arguments: Any,
+) -> None:
+    """Make the cache that a run by :func:`distill_trainer` then reads; call it again to go on after an interruption.
+
+    Args:
+        student: ``YOLO(...)`` as it will be trained. Any student with the same levels may read the cache later.
+        teacher: As for :func:`distill_trainer`, with key `cache`: the folder; and, if wanted, `views` and `anchors`.
+        terms: As for :func:`distill_trainer`.
+        arguments: Those of ``student.train()``.
+
+    Raises:
+        ConfigError: If an argument is wrong, or does not go with a cache; one line for each fault.
+        WeightsError: If a teacher cannot be loaded.
+        CacheError: If the folder holds another cache, or there is no room.
+    """
+    config = _parse(teacher, terms)
+    if config.views is None:
+        raise ConfigError("teacher.cache: expected the folder to make, but got none.")
+    model = student.model
+    pictures = load_views({**student.overrides, **arguments}, int(model.stride.max()), config.views)
+    model.names = pictures.data["names"]
+    make_caches(
+        model, list(model.names.values()), config, pictures, torch_device(pictures.args.device), pictures.args.batch
+    )
+
+
+def _parse(
+    teacher: TeacherLike | Sequence[TeacherLike], terms: Mapping[str, Mapping[str, Any]] | None, **others: Any
+) -> DistillConfig:
+    tree = dict(others)
+    if isinstance(teacher, str | Path | Mapping):
+        tree["teacher"] = _describe(teacher)
+    else:
+        tree["teachers"] = [_describe(each) for each in teacher]
+    return parse_distillation(tree if terms is None else {**tree, "terms": terms})
 
 
 def _describe(teacher: Any) -> dict[str, Any]:

@@ -11,9 +11,14 @@ from detkd.report.console import RunsProgress
 from detkd.teachers.making import CacheMaker
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
-    from detkd.config import DetectionConfig
+    import torch
+    from torch import nn
+
+    from detkd.config import DetectionConfig, DistillConfig
+    from detkd.teachers.pictures import Pictures
     from detkd.teachers.source import Source
 
 
@@ -36,29 +41,44 @@ def cache_teachers(config: DetectionConfig) -> list[Path]:
     student, _ = engine.build_model(config.student, dataset.names, role="student")
     pictures = engine.training_views(config, dataset, student)
     assert pictures is not None
+    device = engine.torch_device(config.train.device)
+    return make_caches(student, dataset.names, config.distill, pictures, device, config.train.batch)
+
+
+def make_caches(
+    student: nn.Module,
+    names: Sequence[str],
+    config: DistillConfig,
+    pictures: Pictures,
+    device: torch.device,
+    batch: int,
+) -> list[Path]:
+    """Make the cache of every teacher that has one configured.
+
+    Args:
+        student: A student that will read it.
+        names: Classes of the data set.
+        config: The teachers and the terms.
+        pictures: The views of the run.
+        device: Where the teachers run.
+        batch: Pictures that they see at a time.
+
+    Returns:
+        The folders.
+    """
     folders = []
-    for spec in config.distill.all_teachers:
+    for spec in config.all_teachers:
         if spec.cache is None:
             continue
-        teacher, origin = engine.build_model(spec, dataset.names, role="teacher")
+        teacher, origin = engine.build_model(spec, names, role="teacher")
         print(f"teacher: {origin}")
-        teacher.to(engine.torch_device(config.train.device))
-        make_cache(engine.cache_source(student, teacher, spec, config.distill, pictures), spec.cache, config.train.batch)
+        _make(engine.cache_source(student, teacher.to(device), spec, config, pictures), spec.cache, batch)
         folders.append(spec.cache)
     return folders
 
 
-def make_cache(source: Source, folder: Path, batch: int) -> None:
-    """Make one cache, and say beforehand how large it will be.
-
-    Args:
-        source: What to make it from.
-        folder: The cache.
-        batch: Pictures that the teacher sees at a time.
-
-    Raises:
-        CacheError: If the folder holds another cache, or there is no room.
-    """
+def _make(source: Source, folder: Path, batch: int) -> None:
+    """Make one cache, and say beforehand how large it will be."""
     maker = CacheMaker(source, folder, batch)
     for name in maker.damaged:
         print(f"{folder / name}: damaged, made anew")

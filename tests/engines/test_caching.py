@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+import yaml
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from detkd.adapters.ultralytics import import_ultralytics
 from detkd.config import ModelConfig
 from detkd.data.detection import DetectionDataset
 from detkd.engines import ultralytics as engine
@@ -23,6 +26,8 @@ from detkd.teachers.cached import CachedTeacher
 from detkd.teachers.live import LiveTeacher
 from detkd.teachers.store import Index, Shard, View, describe
 from detkd.teachers.writer import _measure
+from detkd.ultralytics import cache_teacher, distill_trainer
+from tests.adapters.families import build
 from tests.engines.conftest import NAMES, configure
 
 if TYPE_CHECKING:
@@ -236,3 +241,33 @@ def test_what_cannot_be_replayed_is_refused(data: Path, teacher: Path, cache: Pa
             use(cached(data, teacher, cache, trainer={"multi_scale": 0.5}))
     with pytest.raises(ConfigError, match=r"distill\.teacher\.cache: expected the folder to make"):
         cache_teachers(configure(data, distill=None))
+
+
+def test_segmenters_learn_masks_from_a_cache(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    generator = torch.Generator().manual_seed(0)
+    for kind in ("images", "labels"):
+        (data / kind).mkdir(parents=True)
+    for index in range(4):
+        pixels = torch.randint(0, 256, (64, 64, 3), dtype=torch.uint8, generator=generator).numpy()
+        Image.fromarray(pixels).save(data / "images" / f"{index}.png")
+        (data / "labels" / f"{index}.txt").write_text("0 0.1 0.1 0.5 0.1 0.3 0.5\n1 0.5 0.5 0.9 0.5 0.7 0.9\n")
+    content = {"path": str(data), "train": "images", "val": "images", "names": list(NAMES)}
+    (data / "data.yaml").write_text(yaml.safe_dump(content))
+    torch.save({"model": build("yolov8n-seg"), "train_args": {"task": "segment"}}, tmp_path / "teacher.pt")
+
+    teacher = {"weights": str(tmp_path / "teacher.pt"), "cache": str(tmp_path / "cache"), "views": 2, "anchors": 40}
+    terms = {"mask_kd": {}, "bckd": {}}
+    arguments = {"data": str(data / "data.yaml"), "epochs": 2, "imgsz": 64, "batch": 4, "close_mosaic": 1, "device": "cpu"}
+    arguments |= {"optimizer": "AdamW", "lr0": 0.002, "amp": False, "plots": False, "verbose": False}
+    yolo = import_ultralytics().YOLO("yolo11n-seg.yaml", verbose=False)
+    yolo.model.yaml = build("yolo11n-seg").yaml  # at the tests' tiny width
+    cache_teacher(yolo, teacher, terms=terms, copy_paste=0.5, **arguments)
+    fields = Index.load(tmp_path / "cache").fields
+    assert fields["prototypes"].shape == (32, 16, 16)
+    assert fields["heads.0.coefficients"].shape == (32, 40)
+    trainer = distill_trainer(teacher, terms=terms, task="segment")
+    with pytest.raises(CacheError, match=r"transform\.copy_paste is 0\.5 there and 0\.0 here"):
+        yolo.train(trainer=trainer, project=str(tmp_path), name="stale", **arguments)
+    yolo.train(trainer=trainer, project=str(tmp_path), name="run", copy_paste=0.5, **arguments)
+    assert all(weight > 0 for epoch in yolo.trainer.weight_log.epochs for weight in epoch.values())
