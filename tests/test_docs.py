@@ -29,7 +29,11 @@ def test_code_runs(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         get_cfg(overrides=arguments)  # raises on an argument that ultralytics does not have
         trained.append(trainer)
 
+    def cache_teacher(student: Any, teacher: Any, **arguments: Any) -> None:
+        get_cfg(overrides={**student.overrides, **arguments})
+
     monkeypatch.setattr(ultralytics.YOLO, "train", train)
+    monkeypatch.setattr("detkd.ultralytics.cache_teacher", cache_teacher)
     scope: dict[str, Any] = {}
     code = blocks(page)
     for block in code:
