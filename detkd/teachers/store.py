@@ -77,6 +77,14 @@ class File:
     bytes: int
     blake2b: str
 
+    @classmethod
+    def of(cls, path: Path) -> File | None:
+        """The size and checksum that a file has; None where there is none."""
+        if not path.is_file():
+            return None
+        content = path.read_bytes()
+        return cls(len(content), digest(content))
+
 
 @dataclass(frozen=True)
 class Index:

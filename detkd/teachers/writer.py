@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from detkd.errors import CacheError
 from detkd.files import replacing, write_json
-from detkd.teachers.store import INDEX, File, Index, Shard, describe, digest
+from detkd.teachers.store import INDEX, File, Index, Shard, describe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -65,7 +65,7 @@ class Writer:
 
     def drop_damaged(self) -> list[str]:
         """Strike shards off the index whose file is not as it was written; returns their names."""
-        damaged = [name for name, file in self._index.shards.items() if _measure(self.folder / name) != file]
+        damaged = [name for name, file in self._index.shards.items() if File.of(self.folder / name) != file]
         if damaged:
             self._update(lambda shards: {name: file for name, file in shards.items() if name not in damaged})
         return damaged
@@ -104,7 +104,7 @@ class Writer:
         tensors = {name: tensor.contiguous() for name, tensor in compute(shard, self._index.images_of(shard)).items()}
         with replacing(path) as temporary:
             save_file(tensors, temporary, metadata=describe(self._index, shard))
-        file = _measure(path)
+        file = File.of(path)
         assert file is not None
         self._update(lambda shards: {**shards, shard.name: file})
 
@@ -126,13 +126,6 @@ class Writer:
             index = self._read(self._index)
             self._index = dataclasses.replace(index, shards=dict(sorted(change(index.shards).items())))
             write_json(self.folder / INDEX, self._index.as_dict())
-
-
-def _measure(path: Path) -> File | None:
-    if not path.is_file():
-        return None
-    content = path.read_bytes()
-    return File(len(content), digest(content))
 
 
 @contextmanager

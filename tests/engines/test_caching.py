@@ -24,8 +24,7 @@ from detkd.engines.detection import run_detection
 from detkd.errors import CacheError, ConfigError
 from detkd.teachers.cached import CachedTeacher
 from detkd.teachers.live import LiveTeacher
-from detkd.teachers.store import Index, Shard, View, describe
-from detkd.teachers.writer import _measure
+from detkd.teachers.store import File, Index, Shard, View, describe
 from detkd.ultralytics import cache_teacher, distill_trainer
 from tests.adapters.families import build
 from tests.engines.conftest import NAMES, configure
@@ -227,7 +226,7 @@ def test_a_wrong_shard_is_found_by_comparison_with_the_teacher(data: Path, teach
     tensors = load_file(own / wrong.name)
     tensors = {name: tensor.clone() for name, tensor in tensors.items()}
     save_file(tensors, own / right.name, metadata=describe(index, right))
-    file = _measure(own / right.name)
+    file = File.of(own / right.name)
     tree = json.loads((own / "index.json").read_text())
     tree["shards"][right.name] = dataclasses.asdict(file)
     (own / "index.json").write_text(json.dumps(tree))
