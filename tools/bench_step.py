@@ -1,7 +1,7 @@
 """Time a distillation step against what it cannot do without: the student's own step, and the teacher's forward pass.
 
     python tools/bench_step.py [--student yolov5n.yaml] [--width 0.0625] [--teacher yolov5n.yaml] [--imgsz 256] [--batch 16]
-        [--threads N] [--rounds N] [--output benchmarks]
+        [--terms bckd,ld] [--threads N] [--rounds N] [--output benchmarks]
 
 Steps are forward, loss and backward on one random batch, as ultralytics' trainer runs them, but for the optimizer.
 Contestants take turns, so that a change of the machine's mood meets them all; figures are medians over whole cycles of
@@ -15,9 +15,10 @@ import functools
 import json
 import platform
 import statistics
+import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
@@ -25,14 +26,16 @@ from detkd.cli import run
 from detkd.memory import keep_freed_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
 
     from torch import nn
+
+    from detkd.teachers.store import View
 
 CLASSES = ("a", "b", "c")
 OBJECTS = 12  # in each image
 CYCLE = 8  # steps from one measurement of gradient_ratio to the next
-PLAIN, TEACHER = "student alone", "teacher's forward"
+PLAIN, TEACHER, CACHED = "student alone", "teacher's forward", "detkd, teacher from a cache"
 
 
 def random_batch(size: int, imgsz: int) -> dict[str, torch.Tensor]:
@@ -57,12 +60,34 @@ def step(model: nn.Module, batch: dict[str, torch.Tensor]) -> Callable[[], None]
     return once
 
 
-def contestants(arguments: argparse.Namespace) -> dict[str, Callable[[], None]]:
-    """What takes turns, by its title."""
+class Batch:
+    """One batch as the pictures of a run, each of which has one view."""
+
+    counts: ClassVar[dict[str, int]] = {"full": 1}
+
+    def __init__(self, images: torch.Tensor) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def load(self, views: Sequence[View], batch: int) -> Iterator[torch.Tensor]:
+        """Pick pictures."""
+        yield from self.images[[view.image for view in views]].split(batch)
+
+    def fingerprint(self) -> dict[str, dict[str, Any]]:
+        """Nothing: the cache lives no longer than the batch."""
+        return {}
+
+
+def contestants(arguments: argparse.Namespace, folder: Path) -> dict[str, Callable[[], None]]:
+    """What takes turns, by its title; a cache is made in the folder."""
     from detkd.adapters.ultralytics import import_ultralytics
     from detkd.config import ModelConfig, parse_distillation
     from detkd.engines.distilling.ultralytics import DistillationCriterion, WeightLog
-    from detkd.engines.ultralytics import build_distiller, build_model
+    from detkd.engines.ultralytics import build_distiller, build_model, cache_source
+    from detkd.teachers.making import CacheMaker
+    from detkd.teachers.store import View
 
     import_ultralytics()
     from ultralytics.cfg import get_cfg
@@ -78,16 +103,29 @@ def contestants(arguments: argparse.Namespace) -> dict[str, Callable[[], None]]:
         torch.manual_seed(1)
         return build_model(ModelConfig(model=arguments.teacher), CLASSES, role="teacher")[0]
 
-    batch = random_batch(arguments.batch, arguments.imgsz)
+    batch: dict[str, Any] = random_batch(arguments.batch, arguments.imgsz)
+    batch["views"] = [View("full", 0, image) for image in range(arguments.batch)]
+    pictures = Batch(batch["img"])
     steps = {PLAIN: step(student(), batch)}
-    for title, precision in (("detkd", None), ("detkd, teacher in bfloat16", "bfloat16")):
+    for title, changes in (
+        ("detkd", {}),
+        ("detkd, teacher in bfloat16", {"precision": "bfloat16"}),
+        (CACHED, {"cache": folder, "views": 1}),
+    ):
         own, model = student(), teacher()
-        tree = {"teacher": {"model": arguments.teacher, "precision": precision}, "terms": {"bckd": {"weight": 1.0}}}
-        distiller = build_distiller(own, [model], parse_distillation(tree), arguments.imgsz)
+        tree = {
+            "teacher": {"model": arguments.teacher, **changes},
+            "terms": {name: {} for name in arguments.terms.split(",")},
+        }
+        config = parse_distillation(tree)
+        if title == CACHED:
+            source = cache_source(own, model, config.all_teachers[0], config, pictures)
+            CacheMaker(source, folder, arguments.batch).make(lambda _: None)
+        distiller = build_distiller(own, [model], config, arguments.imgsz, pictures)
         distiller.attach()
         own.criterion = DistillationCriterion(own.init_criterion(), distiller, WeightLog())
         steps[title] = step(own, batch)
-        if precision is None:
+        if not changes:
             images = batch["img"].contiguous(memory_format=torch.channels_last)
             steps[TEACHER] = torch.no_grad()(functools.partial(model, images))
     steps["ultralytics' own (distill_model)"] = step(DistillationModel(teacher(), student()).train(), batch)
@@ -121,15 +159,17 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5, help="cycles of eight steps")
+    parser.add_argument("--terms", default="bckd", metavar="NAME,NAME", help="losses, with their defaults")
     parser.add_argument("--output", type=Path, help="folder for step-cpu.json")
     arguments = parser.parse_args()
     keep_freed_memory()
     torch.set_num_threads(arguments.threads)
-    found = measure(contestants(arguments), arguments.rounds)
-    floor = found[PLAIN] + found[TEACHER]
-    print("| step | ms | × (student + teacher's forward) |\n|---|--:|--:|")
+    with tempfile.TemporaryDirectory() as folder:
+        found = measure(contestants(arguments, Path(folder)), arguments.rounds)
+    alone, floor = found[PLAIN], found[PLAIN] + found[TEACHER]
+    print("| step | ms | × student | × (student + teacher's forward) |\n|---|--:|--:|--:|")
     for title, value in found.items():
-        print(f"| {title} | {value:.0f} | {value / floor:.2f} |")
+        print(f"| {title} | {value:.0f} | {value / alone:.2f} | {value / floor:.2f} |")
     if arguments.output is not None:
         settings = {key: value for key, value in vars(arguments).items() if key != "output"}
         report = {"settings": settings, "machine": platform.machine(), "torch": torch.__version__, "milliseconds": found}
