@@ -183,7 +183,7 @@ def build_distiller(
         teachers: Models of ``config.all_teachers``, in their order.
         config: How they meet.
         imgsz: Side of the student's input in pixels.
-        pictures: The views of the run, where a teacher is cached.
+        pictures: The views of the run, by which cached teachers are read; None runs every teacher.
 
     Raises:
         AdapterError: If a teacher and the student do not fit each other.

@@ -37,7 +37,7 @@ TERMS = {"bckd": {}, "ld": {}, "pkd": {}, "cross_kd": {}, "hard_label": {}, "sco
 MIXED = {"optimizer": "SGD", "lr0": 1e-4, "warmup_epochs": 0, "mosaic": 1.0, "mixup": 0.3, "close_mosaic": 2}
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def _one_thread() -> Any:
     before = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -156,9 +156,9 @@ class Views(Dataset[Any]):
         """These views with another stage's transform."""
         if stage == self.stage:
             return self
+        assert stage == CLOSED, "a data set that was closed cannot be opened again"
         views = Views(copy.copy(self.dataset), self.args, self.count)
-        if stage == CLOSED:
-            views.close_mosaic(copy.copy(self.args))
+        views.close_mosaic(copy.copy(self.args))
         return views
 
     def _free_from_history(self) -> None:
