@@ -5,7 +5,6 @@
 #include <numeric>
 
 #include "../ops/feature_maps.h"
-#include "huge_pages.h"
 #include "kernels.h"
 #include "parallel.h"
 
@@ -39,7 +38,6 @@ struct Axis {
 };
 
 void run(const detkd::AttentionMseProblem& p) {
-  detkd::prefer_huge_pages(p.maps);
   const detkd::Kernels& kernels = detkd::kernels();
   const int64_t positions = p.maps.positions, channels = p.maps.channels, pieces = (positions + kPiece - 1) / kPiece;
   Axis space(positions), depth(channels);

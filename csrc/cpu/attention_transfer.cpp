@@ -4,7 +4,6 @@
 #include <cmath>
 
 #include "../ops/feature_maps.h"
-#include "huge_pages.h"
 #include "kernels.h"
 #include "parallel.h"
 
@@ -37,7 +36,6 @@ double compare(const double* student, const double* teacher, int64_t n, double p
 }
 
 void run(const detkd::AttentionTransferProblem& p) {
-  detkd::prefer_huge_pages(p.maps);
   const detkd::Kernels& kernels = detkd::kernels();
   const int64_t positions = p.maps.positions;
   std::vector<double> maps(2 * positions);
