@@ -15,6 +15,10 @@ namespace detkd {
 
 constexpr int64_t kCaches = 8 << 20;  // bytes; results above it are written past the caches
 
+// Room for so many values, aligned to a line of the caches. It stays with the thread, so that it is neither cleared nor
+// mapped anew for each piece of work; the next call may move it.
+float* scratch(int64_t values);
+
 // Sums of |f| of one image: by position over channels, by channel over a piece of the positions.
 struct FocalSums {
   double *student_positions, *teacher_positions, *student_channels, *teacher_channels;

@@ -21,10 +21,12 @@ inline V max(V a, V b) { return _mm256_max_ps(a, b); }
 inline V min(V a, V b) { return _mm256_min_ps(a, b); }
 inline V abs(V a) { return _mm256_andnot_ps(set(-0.0f), a); }
 inline V negative(V a) { return _mm256_xor_ps(a, set(-0.0f)); }
+inline V negative_abs(V a) { return _mm256_or_ps(a, set(-0.0f)); }
 inline V with_sign_of(V magnitude, V sign) {  // magnitude is not negative
   return _mm256_or_ps(magnitude, _mm256_and_ps(sign, set(-0.0f)));
 }
-inline V round(V a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+// The number whose exponent field is in the lowest bits of a.
+inline V exponent_from(V a) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(a), 23)); }
 
 inline M less(V a, V b) { return _mm256_cmp_ps(a, b, _CMP_LT_OQ); }
 inline M equal(V a, V b) { return _mm256_cmp_ps(a, b, _CMP_EQ_OQ); }
@@ -39,12 +41,6 @@ inline V select(M mask, V yes, V no) { return _mm256_blendv_ps(no, yes, mask); }
 inline V fma_where(M mask, V a, V b, V c) { return select(mask, fma(a, b, c), c); }
 inline V subtract_where(M mask, V a, V b) { return a - _mm256_and_ps(mask, b); }  // a elsewhere
 
-// a * 2^n for whole n, 0 below the range of float32.
-inline V scale(V a, V n) {
-  const V held = max(n, set(-127.0f));  // the exponent field of 2^-127 is 0: times 0
-  const __m256i field = _mm256_add_epi32(_mm256_cvtps_epi32(held), _mm256_set1_epi32(127));
-  return _mm256_mul_ps(a, _mm256_castsi256_ps(_mm256_slli_epi32(field, 23)));
-}
 // Splits a > 0 into m * 2^n with m in [3/4, 3/2).
 inline void split(V a, V& m, V& n) {
   const __m256i bits = _mm256_castps_si256(a), quarter = _mm256_set1_epi32(0x00400000);

@@ -20,12 +20,15 @@ inline V max(V a, V b) { return _mm512_max_ps(a, b); }
 inline V min(V a, V b) { return _mm512_min_ps(a, b); }
 inline V abs(V a) { return _mm512_abs_ps(a); }
 inline V negative(V a) { return _mm512_xor_ps(a, set(-0.0f)); }
+inline V negative_abs(V a) { return _mm512_or_ps(a, set(-0.0f)); }
 inline V with_sign_of(V magnitude, V sign) {  // magnitude is not negative
-  return _mm512_or_ps(magnitude, _mm512_and_ps(sign, _mm512_set1_ps(-0.0f)));
+  constexpr int kAndOr = 0xea;                // (a & b) | c
+  const __m512i bits = _mm512_ternarylogic_epi32(_mm512_castps_si512(sign), _mm512_castps_si512(set(-0.0f)),
+                                                 _mm512_castps_si512(magnitude), kAndOr);
+  return _mm512_castsi512_ps(bits);
 }
-inline V round(V a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
-// a * 2^n for whole n, 0 below the range of float32.
-inline V scale(V a, V n) { return _mm512_scalef_ps(a, n); }
+// The number whose exponent field is in the lowest bits of a.
+inline V exponent_from(V a) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(a), 23)); }
 // Splits a > 0 into m * 2^n with m in [3/4, 3/2).
 inline void split(V a, V& m, V& n) {
   // Adding a quarter of the octave carries mantissas from 1.5 on into the next exponent.

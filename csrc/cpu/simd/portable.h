@@ -25,11 +25,12 @@ inline V max(V a, V b) { return select(a > b, a, b); }
 inline V min(V a, V b) { return select(a < b, a, b); }
 inline V abs(V a) { return reinterpret_cast<V>(reinterpret_cast<Bits>(a) & 0x7fffffffu); }
 inline V negative(V a) { return -a; }
+inline V negative_abs(V a) { return reinterpret_cast<V>(reinterpret_cast<Bits>(a) | 0x80000000u); }
 inline V with_sign_of(V magnitude, V sign) {  // magnitude is not negative
   return reinterpret_cast<V>(reinterpret_cast<Bits>(magnitude) | (reinterpret_cast<Bits>(sign) & 0x80000000u));
 }
-// To the nearest whole number, for |a| < 2^22: the sum has no room for a fraction.
-inline V round(V a) { return (a + 12582912.0f) - 12582912.0f; }
+// The number whose exponent field is in the lowest bits of a.
+inline V exponent_from(V a) { return reinterpret_cast<V>(reinterpret_cast<Bits>(a) << 23); }
 
 inline M less(V a, V b) { return a < b; }
 inline M equal(V a, V b) { return a == b; }
@@ -43,11 +44,6 @@ inline bool lane(M mask, int i) { return mask[i] != 0; }
 inline V fma_where(M mask, V a, V b, V c) { return select(mask, fma(a, b, c), c); }
 inline V subtract_where(M mask, V a, V b) { return a - select(mask, b, set(0.0f)); }  // a elsewhere
 
-// a * 2^n for whole n, 0 below the range of float32.
-inline V scale(V a, V n) {
-  const V held = max(n, set(-127.0f));  // the exponent field of 2^-127 is 0: times 0
-  return a * reinterpret_cast<V>((__builtin_convertvector(held, M) + 127) << 23);
-}
 // Splits a > 0 into m * 2^n with m in [3/4, 3/2).
 inline void split(V a, V& m, V& n) {
   const M bits = reinterpret_cast<M>(a);
