@@ -22,7 +22,6 @@ const Kernels& choose() {
 }  // namespace
 
 float* scratch(int64_t values) {
-  constexpr size_t kLine = 64;
   thread_local std::vector<float> room;
   const size_t needed = values + kLine / sizeof(float);
   if (room.size() < needed) room.resize(needed);

@@ -63,16 +63,22 @@ class RowGroup {
     store(factor, outcome.factor);
     const bool past = past_caches<T>(p);
     for (int r = 0; r < count; ++r) {
+      const V by_rho = set(rho[r]), by_factor = set(factor[r]);
+      const auto kept_terms = [&](auto at) DETKD_INLINE { return recall(kept[r], at); };
       if (!lane(outcome.counts, r)) {
         std::fill_n(gradient[r], p.classes, T{});
       } else if (kept[r] == nullptr) {
         const Tops top = top_of(r);
-        write(gradient[r], set(rho[r]), set(factor[r]), [&](auto at) DETKD_INLINE { return terms(r, at, top, rate); });
+        write<false>(gradient[r], by_rho, by_factor, [&](auto at) DETKD_INLINE { return terms(r, at, top, rate); });
+      } else if (!past) {
+        write<false>(gradient[r], by_rho, by_factor, kept_terms);
+      } else if (is_float_vectors(gradient[r])) {
+        write<true>(gradient[r], by_rho, by_factor, kept_terms);
       } else {
-        // The slopes take the place of the terms, which need more.
-        T* to = past ? reinterpret_cast<T*>(kept[r]) : gradient[r];
-        write(to, set(rho[r]), set(factor[r]), [&](auto at) DETKD_INLINE { return recall(kept[r], at); });
-        if (past) copy_past_caches(gradient[r], to, p.classes * sizeof(T));
+        // Brought into whole lines first, in the place of the terms, which need more.
+        T* slopes = reinterpret_cast<T*>(kept[r]);
+        write<false>(slopes, by_rho, by_factor, kept_terms);
+        copy_past_caches(gradient[r], slopes, p.classes * sizeof(T));
       }
     }
   }
@@ -108,9 +114,14 @@ class RowGroup {
     return sums;
   }
 
-  template <typename TermsAt>
+  // Whether the row consists of whole vectors that may be written past the caches; those of 16-bit types are half a line.
+  bool is_float_vectors(const T* row) const {
+    return sizeof(T) == sizeof(float) && whole * kWidth == p.classes && reinterpret_cast<uintptr_t>(row) % sizeof(V) == 0;
+  }
+
+  template <bool kStream, typename TermsAt>
   DETKD_INLINE void write(T* to, V rho, V factor, const TermsAt& terms_at) const {
-    for_row<2>([&](auto at) DETKD_INLINE { put(to, at, kl_slope(terms_at(at), rho, factor)); });
+    for_row<2>([&](auto at) DETKD_INLINE { put<kStream>(to, at, kl_slope(terms_at(at), rho, factor)); });
   }
 
   template <typename Where>
@@ -146,10 +157,14 @@ class RowGroup {
     return {load(row + at.begin * kWidth, p.classes - at.begin * kWidth, kLowest)};
   }
 
-  template <int K>
+  template <bool kStream, int K>
   DETKD_INLINE void put(T* row, At<K> at, const Bundle<K>& x) const {
-    for (int k = 0; k < K; ++k) store(row + (at.begin + k) * kWidth, x.parts[k]);
+    for (int k = 0; k < K; ++k) {
+      T* to = row + (at.begin + k) * kWidth;
+      kStream ? stream(to, x.parts[k]) : store(to, x.parts[k]);
+    }
   }
+  template <bool>
   DETKD_INLINE void put(T* row, Tail at, const Bundle<1>& x) const {
     store(row + at.begin * kWidth, x.parts[0], p.classes - at.begin * kWidth);
   }

@@ -31,42 +31,42 @@ class ShortRows {
       group.losses[r] = at[r].loss;
     }
     group.count = count;
-    const auto student = [&](int r) { return static_cast<const T*>(p.student) + at[r].student; };
-    const auto teacher = [&](int r) { return static_cast<const T*>(p.teacher) + at[r].teacher; };
-    group.top.student = stage(student, count, staged);
-    group.top.teacher = stage(teacher, count, staged + kWidth);
-    group.top.difference = group.top.student - group.top.teacher;
+    group.top = stage(at, count);
     const double total = kl_div_group(group, p);
-    if (p.gradient != nullptr) write_out([&](int r) { return static_cast<T*>(p.gradient) + at[r].gradient; }, count);
+    if (p.gradient != nullptr) write_out(at, count);
     return total;
   }
 
  private:
-  // Transposes into every other row of the buffer and returns the maxima. Rows past the last hold 0.
-  template <typename Row>
-  V stage(const Row& row, int count, float* to) const {
-    V top = set(kLowest);
+  // Transposes and finds the maxima.
+  Tops stage(const Offsets* at, int count) const {
+    V top_s = set(kLowest), top_t = top_s;
     for (int64_t c = 0; c < p.classes; c += kWidth) {
       const int64_t n = std::min<int64_t>(kWidth, p.classes - c);
-      V block[kWidth];
-      for (int r = 0; r < kWidth; ++r) block[r] = r < count ? load_part(row(r) + c, n, 0.0f) : set(0.0f);
-      transpose(block);
+      V s[kWidth], t[kWidth];
+      for (int r = 0; r < kWidth; ++r) {  // rows past the last hold 0
+        s[r] = r < count ? load_part(static_cast<const T*>(p.student) + at[r].student + c, n, 0.0f) : set(0.0f);
+        t[r] = r < count ? load_part(static_cast<const T*>(p.teacher) + at[r].teacher + c, n, 0.0f) : set(0.0f);
+      }
+      transpose(s);
+      transpose(t);
       for (int i = 0; i < n; ++i) {
-        top = max(block[i], top);
-        store(to + (c + i) * 2 * kWidth, block[i]);
+        top_s = max(s[i], top_s);
+        top_t = max(t[i], top_t);
+        store(staged + (c + i) * 2 * kWidth, s[i]);
+        store(staged + (c + i) * 2 * kWidth + kWidth, t[i]);
       }
     }
-    return top;
+    return {top_s, top_t, top_s - top_t};
   }
 
-  template <typename Row>
-  void write_out(const Row& row, int count) const {
+  void write_out(const Offsets* at, int count) const {
     for (int64_t c = 0; c < p.classes; c += kWidth) {
       const int64_t n = std::min<int64_t>(kWidth, p.classes - c);
       V block[kWidth];
       for (int i = 0; i < kWidth; ++i) block[i] = load(staged + (c + (i < n ? i : 0)) * 2 * kWidth);
       transpose(block);
-      for (int r = 0; r < count; ++r) store_part(row(r) + c, block[r], n);
+      for (int r = 0; r < count; ++r) store_part(static_cast<T*>(p.gradient) + at[r].gradient + c, block[r], n);
     }
   }
 

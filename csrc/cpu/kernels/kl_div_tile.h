@@ -27,8 +27,9 @@ class ColumnTile {
 
   // `count` positions of one run; returns the sum of their values.
   double work(const Offsets& at, int64_t count) {
-    stage(static_cast<const T*>(p.student) + at.student, p.student_stride, staged, top_s, count);
-    stage(static_cast<const T*>(p.teacher) + at.teacher, p.teacher_stride, staged + positions, top_t, count);
+    const T* student = static_cast<const T*>(p.student) + at.student;
+    const T* teacher = static_cast<const T*>(p.teacher) + at.teacher;
+    count == kGroups * kWidth ? stage<true>(student, teacher, count) : stage<false>(student, teacher, count);
     double total = 0;
     for (int g = 0; g * kWidth < count; ++g) {
       T* first = staged + g * kWidth;
@@ -51,16 +52,40 @@ class ColumnTile {
  private:
   static constexpr int kGroups = kTileBytes / sizeof(T) / kWidth;
 
-  // Copies every other row of the buffer and finds the maxima. Lanes past the last position hold 0.
-  void stage(const T* from, int64_t stride, T* to, V* tops, int64_t count) const {
-    for (int g = 0; g < kGroups; ++g) tops[g] = set(kLowest);
-    for (int64_t c = 0; c < p.classes; ++c, from += stride, to += 2 * positions) {
-      for (int g = 0; g * kWidth < count; ++g) {
-        const V x = load_part(from + g * kWidth, std::min<int64_t>(kWidth, count - g * kWidth), 0.0f);
-        tops[g] = max(x, tops[g]);
-        store(to + g * kWidth, x);
+  // Copies and finds the maxima. Lanes past the last position hold 0.
+  template <bool kWhole>
+  void stage(const T* student, const T* teacher, int64_t count) {
+    V s[kGroups], t[kGroups];
+    for (int g = 0; g < kGroups; ++g) s[g] = t[g] = set(kLowest);
+    for (int64_t c = 0; c < p.classes; ++c, student += p.student_stride, teacher += p.teacher_stride) {
+      T* to = staged + c * 2 * positions;
+      fetch_next(student);
+      fetch_next(teacher);
+      for (int g = 0; g < kGroups; ++g) {
+        const int64_t first = g * kWidth, n = kWhole ? kWidth : std::min<int64_t>(kWidth, count - first);
+        if (n <= 0) break;
+        s[g] = max(copy(student + first, to + first, n), s[g]);
+        t[g] = max(copy(teacher + first, to + positions + first, n), t[g]);
       }
     }
+    std::copy_n(s, kGroups, top_s);
+    std::copy_n(t, kGroups, top_t);
+  }
+
+  // The same class of the next tile, into the second cache: it arrives while this tile is worked on.
+  static void fetch_next(const T* from) {
+    for (int64_t byte = 0; byte < kTileBytes; byte += kLine) {
+      __builtin_prefetch(reinterpret_cast<const char*>(from) + kTileBytes + byte, 0, 2);
+    }
+  }
+
+  static V copy(const T* from, T* to, int64_t n) {
+    if (n < kWidth) {
+      store(to, load(from, n, 0.0f));
+    } else {
+      std::memcpy(to, from, kWidth * sizeof(T));
+    }
+    return load(to);
   }
 
   void write_out(T* gradient, int64_t count) const {

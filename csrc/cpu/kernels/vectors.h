@@ -52,7 +52,7 @@ inline void put(T* at, V x, int64_t n, bool past_caches) {
 
 // A large result past the caches; the parts of lines at its ends go through them.
 inline void copy_past_caches(void* to, const void* from, int64_t bytes) {
-  constexpr int64_t kLine = 64, kVector = sizeof(V);
+  constexpr int64_t kVector = sizeof(V);
   char* out = static_cast<char*>(to);
   const char* in = static_cast<const char*>(from);
   const auto copy = [&](int64_t n) {
