@@ -24,7 +24,7 @@ class ShortRows {
                              .gradient_stride = 2 * kWidth,
                              .kept = kept,
                              .top = {}};
-    Offsets at[kWidth];
+    Offsets at[kWidth] = {};
     for (int r = 0; r < count; ++r) {
       at[r] = offsets(p.outer, first + r);
       group.weights[r] = p.weight == nullptr ? 1.0f : p.weight[at[r].weight];
@@ -45,6 +45,9 @@ class ShortRows {
       const int64_t n = std::min<int64_t>(kWidth, p.classes - c);
       V s[kWidth], t[kWidth];
       for (int r = 0; r < kWidth; ++r) {  // rows past the last hold 0
+        // The next rows: the processor does not foresee a walk over many short ones.
+        __builtin_prefetch(static_cast<const T*>(p.student) + at[r].student + c + kWidth * p.classes);
+        __builtin_prefetch(static_cast<const T*>(p.teacher) + at[r].teacher + c + kWidth * p.classes);
         s[r] = r < count ? load_part(static_cast<const T*>(p.student) + at[r].student + c, n, 0.0f) : set(0.0f);
         t[r] = r < count ? load_part(static_cast<const T*>(p.teacher) + at[r].teacher + c, n, 0.0f) : set(0.0f);
       }
