@@ -1,6 +1,7 @@
 """Time the fused ops against the same formulas in eager PyTorch and under torch.compile.
 
 python tools/bench_ops.py [--device cpu|cuda] [--op kl_div ...] [--dtype float32|bfloat16|float16] [--output benchmarks]
+python tools/bench_ops.py [--device cpu|cuda] --table benchmarks
 
 Forward alone, and forward with backward. Contestants take turns, so that a change of the machine's mood meets them all;
 figures are medians. Achieved bandwidth counts what any implementation must move at least: both inputs read once, the
@@ -231,6 +232,22 @@ def show(results: list[Result], copy: float) -> None:
     console.print(f"copy: {copy:.0f} GB/s; memory is the peak in sizes of the gradient", highlight=False)
 
 
+def markdown(folder: Path, device: str) -> str:
+    """Return the table of docs/kernels.md from the records of a float32 and a bfloat16 run."""
+    records = [json.loads((folder / f"ops-{device}-{dtype}.json").read_text()) for dtype in ("float32", "bfloat16")]
+    contestants = list(records[0]["results"][0]["forward_backward"])
+    others = contestants[1:]
+    heads = ["op", "shape", *contestants, *(f"× {name}" for name in others), "memory", "detkd, bfloat16"]
+    lines = [" | ".join(heads), "|".join(["---", "---", *["--:"] * (len(heads) - 2)])]
+    for single, half in zip(*(record["results"] for record in records), strict=True):
+        ms = single["forward_backward"]
+        cells = [f"`{single['op']}` {single['label']}", "×".join(map(str, single["shape"]))]
+        cells += [f"{ms[name]:.2f}" for name in contestants] + [f"{ms[name] / ms['detkd']:.1f}" for name in others]
+        cells += [f"{single['extra_memory']['detkd']:.2f}", f"{half['forward_backward']['detkd']:.2f}"]
+        lines.append(" | ".join(cells))
+    return "\n".join(f"| {line} |" for line in lines)
+
+
 def plot(results: list[Result], title: str, path: Path) -> None:
     """Draw how many times faster detkd is, in log scale."""
     import matplotlib.pyplot as plt
@@ -270,8 +287,12 @@ def main() -> None:
     parser.add_argument("--op", action="append", help="an op, as often as wanted (default: all)")
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32")
     parser.add_argument("--repeats", type=int, default=9, help="timed rounds of each case (default 9)")
+    parser.add_argument("--table", type=Path, help="only print docs/kernels.md's table from the records in this folder")
     parser.add_argument("--output", type=Path, help="folder for the JSON and the plot (default: print only)")
     arguments = parser.parse_args()
+    if arguments.table is not None:
+        print(markdown(arguments.table, arguments.device))
+        return
     if arguments.device == "cuda" and not torch.cuda.is_available():
         raise ArgumentError("Expected `--device` to be there, but torch finds no CUDA device. Use --device cpu.")
     known = {case.op for case in cases()}

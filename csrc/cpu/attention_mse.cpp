@@ -5,7 +5,6 @@
 #include <numeric>
 
 #include "../ops/feature_maps.h"
-#include "huge_pages.h"
 #include "kernels.h"
 #include "parallel.h"
 
@@ -38,40 +37,38 @@ struct Axis {
   }
 };
 
-void run(const detkd::AttentionMseProblem& p) {
-  detkd::prefer_huge_pages(p.maps);
+// Loss of one image, not divided by the batch, and the gradient.
+double work(const detkd::AttentionMseProblem& p, int64_t image) {
   const detkd::Kernels& kernels = detkd::kernels();
   const int64_t positions = p.maps.positions, channels = p.maps.channels, pieces = (positions + kPiece - 1) / kPiece;
   Axis space(positions), depth(channels);
   std::vector<double> by_channel(2 * pieces * channels);
-  std::vector<float> weight(positions);
-  double total = 0;
-  // Image by image, so that the second pass over the features finds them in the caches.
-  for (int64_t image = 0; image < p.maps.batch; ++image) {
-    detkd::for_pieces(positions, kPiece, channels, [&](int64_t begin, int64_t end) {
-      double* sums = by_channel.data() + 2 * (begin / kPiece) * channels;
-      kernels.focal_sums(p, image, begin, end, {space.student_sums.data(), space.teacher_sums.data(), sums, sums + channels});
-    });
-    for (int64_t c = 0; c < channels; ++c) {
-      depth.student_sums[c] = depth.teacher_sums[c] = 0;
-      for (int64_t piece = 0; piece < pieces; ++piece) {
-        depth.student_sums[c] += by_channel[2 * piece * channels + c];
-        depth.teacher_sums[c] += by_channel[(2 * piece + 1) * channels + c];
-      }
+  detkd::for_pieces(positions, kPiece, channels, [&](int64_t begin, int64_t end) {
+    double* sums = by_channel.data() + 2 * (begin / kPiece) * channels;
+    kernels.focal_sums(p, image, begin, end, {space.student_sums.data(), space.teacher_sums.data(), sums, sums + channels});
+  });
+  for (int64_t c = 0; c < channels; ++c) {
+    for (int64_t piece = 0; piece < pieces; ++piece) {
+      depth.student_sums[c] += by_channel[2 * piece * channels + c];
+      depth.teacher_sums[c] += by_channel[(2 * piece + 1) * channels + c];
     }
-    const double distance = space.compare(static_cast<double>(channels), p.temperature, p.attention_gain) +
-                            depth.compare(static_cast<double>(positions), p.temperature, p.attention_gain);
-    total += p.attention_gain * distance;
-    for (int64_t i = 0; i < positions; ++i) {
-      weight[i] = (p.weight == nullptr ? 1.0f : p.weight[image * positions + i]) * space.teacher[i];
-    }
-    const detkd::FocalWeights weights{weight.data(), depth.teacher.data(), space.slope.data(), depth.slope.data()};
-    std::vector<double> errors(pieces);
-    detkd::for_pieces(positions, kPiece, channels, [&](int64_t begin, int64_t end) {
-      errors[begin / kPiece] = kernels.focal_errors(p, image, begin, end, weights);
-    });
-    total = std::accumulate(errors.begin(), errors.end(), total);
   }
+  const double distance = space.compare(static_cast<double>(channels), p.temperature, p.attention_gain) +
+                          depth.compare(static_cast<double>(positions), p.temperature, p.attention_gain);
+  std::vector<float> weight(positions);
+  for (int64_t i = 0; i < positions; ++i) {
+    weight[i] = (p.weight == nullptr ? 1.0f : p.weight[image * positions + i]) * space.teacher[i];
+  }
+  const detkd::FocalWeights weights{weight.data(), depth.teacher.data(), space.slope.data(), depth.slope.data()};
+  std::vector<double> errors(pieces);
+  detkd::for_pieces(positions, kPiece, channels, [&](int64_t begin, int64_t end) {
+    errors[begin / kPiece] = kernels.focal_errors(p, image, begin, end, weights);
+  });
+  return std::accumulate(errors.begin(), errors.end(), p.attention_gain * distance);
+}
+
+void run(const detkd::AttentionMseProblem& p) {
+  const double total = detkd::sum_over_images(p.maps.batch, [&](int64_t image) { return work(p, image); });
   *p.maps.loss = static_cast<float>(total / static_cast<double>(p.maps.batch));
 }
 

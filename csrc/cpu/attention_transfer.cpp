@@ -4,13 +4,12 @@
 #include <cmath>
 
 #include "../ops/feature_maps.h"
-#include "huge_pages.h"
 #include "kernels.h"
 #include "parallel.h"
 
 namespace {
 
-constexpr int64_t kPiece = 128;  // positions of a piece of work
+constexpr int64_t kPiece = 1024;  // positions of a piece of work
 
 double norm(const double* map, int64_t n) {
   double squares = 0;
@@ -36,26 +35,28 @@ double compare(const double* student, const double* teacher, int64_t n, double p
   return total;
 }
 
-void run(const detkd::AttentionTransferProblem& p) {
-  detkd::prefer_huge_pages(p.maps);
+// Squared difference of the maps of one image, and the gradient.
+double work(const detkd::AttentionTransferProblem& p, int64_t image) {
   const detkd::Kernels& kernels = detkd::kernels();
-  const int64_t positions = p.maps.positions;
-  std::vector<double> maps(2 * positions);
+  const int64_t positions = p.maps.positions, room = positions + detkd::kWidest;
+  std::vector<double> student(room), teacher(room);
+  detkd::for_pieces(positions, kPiece, p.maps.channels, [&](int64_t begin, int64_t end) {
+    kernels.attention_maps(p, image, begin, end, student.data(), teacher.data());
+  });
   std::vector<float> slope(positions);
-  double total = 0;
-  // Image by image, so that the gradient finds the student's features in the caches.
-  for (int64_t image = 0; image < p.maps.batch; ++image) {
-    detkd::for_pieces(positions, kPiece, p.maps.channels, [&](int64_t begin, int64_t end) {
-      kernels.attention_maps(p, image, begin, end, maps.data());
-    });
-    total += compare(maps.data(), maps.data() + positions, positions, p.p, slope.data());
-    if (p.maps.gradient == nullptr) continue;
+  const double total = compare(student.data(), teacher.data(), positions, p.p, slope.data());
+  if (p.maps.gradient != nullptr) {
     for (float& x : slope) x *= p.maps.gradient_scale;
     detkd::for_pieces(positions, kPiece, p.maps.channels, [&](int64_t begin, int64_t end) {
       kernels.attention_slopes(p, image, begin, end, slope.data());
     });
   }
-  *p.maps.loss = static_cast<float>(total / (static_cast<double>(p.maps.batch) * positions));
+  return total;
+}
+
+void run(const detkd::AttentionTransferProblem& p) {
+  const double total = detkd::sum_over_images(p.maps.batch, [&](int64_t image) { return work(p, image); });
+  *p.maps.loss = static_cast<float>(total / (static_cast<double>(p.maps.batch) * p.maps.positions));
 }
 
 detkd::LossAndGradient attention_transfer(const at::Tensor& student, const at::Tensor& teacher, double p,

@@ -3,7 +3,6 @@
 
 #include <torch/library.h>
 
-#include "huge_pages.h"
 #include "kernels.h"
 #include "parallel.h"
 
@@ -12,7 +11,6 @@ namespace {
 constexpr int64_t kLogits = 16384;  // of a piece of work
 
 void run(const detkd::BinaryKlProblem& p) {
-  detkd::prefer_huge_pages(p.gradient, p.outer.count * p.inner * detkd::bytes_of(p.type));
   const double total = detkd::sum_over(
       p.outer.count, p.inner, kLogits,
       [&](int64_t begin, int64_t end) { return detkd::kernels().binary_kl(p, begin, end); });

@@ -3,6 +3,7 @@
 #include <c10/util/Exception.h>
 
 #include <cstdlib>
+#include <memory>
 #include <string_view>
 
 namespace detkd {
@@ -19,6 +20,15 @@ const Kernels& choose() {
 }
 
 }  // namespace
+
+float* scratch(int64_t values) {
+  thread_local std::vector<float> room;
+  const size_t needed = values + kLine / sizeof(float);
+  if (room.size() < needed) room.resize(needed);
+  void* begin = room.data();
+  size_t bytes = room.size() * sizeof(float);
+  return static_cast<float*>(std::align(kLine, values * sizeof(float), begin, bytes));
+}
 
 const Kernels& kernels() {
   static const Kernels& chosen = choose();

@@ -13,7 +13,13 @@
 
 namespace detkd {
 
+constexpr int64_t kWidest = 16;        // float32 lanes of the widest vector
+constexpr int64_t kLine = 64;          // bytes of a line of the caches
 constexpr int64_t kCaches = 8 << 20;  // bytes; results above it are written past the caches
+
+// Room for so many values, aligned to a line of the caches. It stays with the thread, so that it is neither cleared nor
+// mapped anew for each piece of work; the next call may move it.
+float* scratch(int64_t values);
 
 // Sums of |f| of one image: by position over channels, by channel over a piece of the positions.
 struct FocalSums {
@@ -32,7 +38,8 @@ struct Kernels {
   double (*binary_kl)(const BinaryKlProblem&, int64_t begin, int64_t end);
   double (*standardized_mse)(const StandardizedMseProblem&, int64_t begin, int64_t end);
   // Work on positions [begin, end) of one image.
-  void (*attention_maps)(const AttentionTransferProblem&, int64_t image, int64_t begin, int64_t end, double* maps);
+  void (*attention_maps)(const AttentionTransferProblem&, int64_t image, int64_t begin, int64_t end, double* student,
+                         double* teacher);
   void (*attention_slopes)(const AttentionTransferProblem&, int64_t image, int64_t begin, int64_t end, const float*);
   void (*focal_sums)(const AttentionMseProblem&, int64_t image, int64_t begin, int64_t end, const FocalSums&);
   double (*focal_errors)(const AttentionMseProblem&, int64_t image, int64_t begin, int64_t end, const FocalWeights&);

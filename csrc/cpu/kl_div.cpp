@@ -3,7 +3,6 @@
 
 #include <torch/library.h>
 
-#include "huge_pages.h"
 #include "kernels.h"
 #include "parallel.h"
 
@@ -16,7 +15,6 @@ void run(const detkd::KlDivProblem& p) {
   const bool rows = p.inner == 1;
   int64_t piece = std::max(kLogits / p.classes, rows ? 1 : kTogether);
   if (piece > kTogether) piece -= piece % kTogether;
-  detkd::prefer_huge_pages(p.gradient, p.outer.count * p.inner * p.classes * detkd::bytes_of(p.type));
   const double total =
       detkd::sum_over(rows ? 1 : p.outer.count, rows ? p.outer.count : p.inner, piece,
                       [&](int64_t begin, int64_t end) { return detkd::kernels().kl_div(p, begin, end); });

@@ -25,6 +25,24 @@ double sum_over(int64_t runs, int64_t length, int64_t piece, Work work) {
   return total;
 }
 
+// Adds up what work(image) says. Where there are enough images, each thread takes some: their second pass finds them in its
+// caches, and nobody waits for the others. Else the images come one after another and share out their pieces.
+template <typename Work>
+double sum_over_images(int64_t batch, Work work) {
+  std::vector<double> sums(batch);
+  const auto take = [&](int64_t begin, int64_t end) {
+    for (int64_t image = begin; image < end; ++image) sums[image] = work(image);
+  };
+  if (batch >= 2 * at::get_num_threads()) {
+    at::parallel_for(0, batch, 1, take);
+  } else {
+    take(0, batch);
+  }
+  double total = 0;
+  for (const double sum : sums) total += sum;
+  return total;
+}
+
 // Calls work(begin, end) for pieces of `piece` of `length` items; `depth` is what each item costs.
 template <typename Work>
 void for_pieces(int64_t length, int64_t piece, int64_t depth, Work work) {

@@ -2,7 +2,6 @@
 #include <torch/library.h>
 
 #include "../ops/feature_maps.h"
-#include "huge_pages.h"
 #include "kernels.h"
 #include "parallel.h"
 
@@ -10,7 +9,6 @@ namespace {
 
 void run(const detkd::StandardizedMseProblem& p) {
   const detkd::FeatureMaps& maps = p.maps;
-  detkd::prefer_huge_pages(maps);
   const double total = detkd::sum_over(1, maps.channels, 1, [&](int64_t begin, int64_t end) {
     return detkd::kernels().standardized_mse(p, begin, end);
   });

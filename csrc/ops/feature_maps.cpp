@@ -5,6 +5,7 @@
 #include <torch/library.h>
 
 #include "autograd.h"
+#include "gradients.h"
 
 namespace detkd {
 namespace {
@@ -34,7 +35,7 @@ LossAndGradient call_on_maps(const char* op, const at::Tensor& student, const at
                     (!same_channels || student.size(1) == teacher.size(1));
   TORCH_CHECK(fits, op, ": expected [N, C, H, W] of fitting shapes, but got ", student.sizes(), " and ", teacher.sizes());
   const at::Tensor loss = at::zeros({}, student.options().dtype(at::kFloat));
-  const at::Tensor gradient = with_gradient ? at::empty_like(student) : at::empty({0}, student.options());
+  const at::Tensor gradient = with_gradient ? empty_gradient(student) : at::empty({0}, student.options());
   if (student.numel() == 0 || teacher.numel() == 0) return {loss, with_gradient ? gradient.zero_() : gradient};
 
   const at::Tensor s = as_planes(student), t = as_planes(teacher);

@@ -2,6 +2,8 @@
 
 #include <ATen/Functions.h>
 
+#include "gradients.h"
+
 namespace detkd {
 namespace {
 
@@ -71,7 +73,7 @@ LossAndGradient call_on_logits(const char* op, const at::Tensor& student, const 
   p.reduced = reduction != "none";
   const auto options = student.options().dtype(at::kFloat);
   const at::Tensor loss = at::zeros(p.reduced ? std::vector<int64_t>{} : positions, options);
-  const at::Tensor gradient = with_gradient ? at::empty_like(student) : at::empty({0}, student.options());
+  const at::Tensor gradient = with_gradient ? empty_gradient(student) : at::empty({0}, student.options());
   if (student.numel() == 0) return {loss, gradient};
 
   p.type = scalar_type_of(student);

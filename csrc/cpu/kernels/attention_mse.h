@@ -47,7 +47,7 @@ inline void scaled_softmax(const double* values, int64_t n, double temperature, 
   for (int64_t i = 0; i < n; ++i) out[i] = static_cast<float>((values[i] - top) * (1.4426950408889634 / temperature));
   double sum = 0;
   for_vectors(0, n, [&](int64_t i, int64_t lanes) {
-    const V e = exp2(load_part(out + i, lanes, -std::numeric_limits<float>::infinity()));
+    const V e = exp2(load_part(out + i, lanes, -std::numeric_limits<float>::infinity()), Rate(1.0f));
     store_part(out + i, e, lanes);
     sum += lane_sum(e);
   });

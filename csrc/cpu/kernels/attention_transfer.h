@@ -1,6 +1,7 @@
 // detkd::attention_transfer on vectors, in namespace detkd::DETKD_ISA; see ops/problem.h for what it computes.
 #pragma once
 
+#include "bundle.h"
 #include "feature_maps.h"
 
 namespace detkd::DETKD_ISA {
@@ -15,34 +16,41 @@ inline V power_of(V x, float p) {
   return load(lanes);
 }
 
-// Sum over channels of |f|^p for positions [begin, end) of one image.
+// Sum over channels of |f|^p for positions [begin, end) of one image; `map` has room for whole vectors.
+//
+// A few channels are summed in float32 before they join the sum in float64, whose conversions cost more than they do.
 template <typename T, typename Plane>
 void attention_map(const Plane& plane, int64_t channels, float p, int64_t begin, int64_t end, double* map) {
-  constexpr int64_t kStrip = 4 * kWidth;
-  for (int64_t strip = begin; strip < end; strip += kStrip) {
-    const int64_t width = std::min(kStrip, end - strip);
-    Wide sums[4] = {Wide::zero(), Wide::zero(), Wide::zero(), Wide::zero()};
-    for (int64_t c = 0; c < channels; ++c) {
-      const T* from = plane(c) + strip;
-      const T* ahead = plane(std::min(c + kAhead, channels - 1)) + strip;
-      for (int k = 0; k * kWidth < width; ++k) {
-        __builtin_prefetch(ahead + k * kWidth);
-        const V x = load_part(from + k * kWidth, std::min<int64_t>(kWidth, width - k * kWidth), 0.0f);
-        p == 2 ? sums[k].add_square(x) : sums[k].add(power_of(x, p));
-      }
+  std::fill(map + begin, map + end, 0.0);
+  for_bundles<8>(0, channels, [&](auto at) DETKD_INLINE {
+    const T *planes[at.size], *ahead[at.size];
+    for (int k = 0; k < at.size; ++k) {
+      planes[k] = plane(at.begin + k);
+      ahead[k] = plane(std::min(at.begin + k + at.size, channels - 1));
     }
-    double values[kStrip];
-    for (int k = 0; k < 4; ++k) sums[k].store(values + k * kWidth);
-    std::copy_n(values, width, map + strip);
-  }
+    for_vectors(begin, end, [&](int64_t i, int64_t n) DETKD_INLINE {
+      V sum = set(0.0f);
+      for (int k = 0; k < at.size; ++k) {
+        const V x = load_part(planes[k] + i, n, 0.0f);
+        __builtin_prefetch(ahead[k] + i);
+        sum = p == 2 ? fma(x, x, sum) : sum + power_of(x, p);
+      }
+      Wide total = Wide::load(map + i);
+      total.add(sum);
+      total.store(map + i);
+    });
+  });
 }
 
-// Positions [begin, end) of the maps of one image, which lie one behind the other in `maps`.
+// Positions [begin, end) of the student's and the teacher's map of one image.
 template <typename T>
-void attention_maps_of(const AttentionTransferProblem& p, int64_t image, int64_t begin, int64_t end, double* maps) {
-  attention_map<T>([&](int64_t c) { return student_plane<T>(p.maps, image, c); }, p.maps.channels, p.p, begin, end, maps);
-  attention_map<T>([&](int64_t c) { return teacher_plane<T>(p.maps, image, c); }, p.teacher_channels, p.p, begin, end,
-                   maps + p.maps.positions);
+void attention_maps_of(const AttentionTransferProblem& p, int64_t image, int64_t begin, int64_t end, double* student,
+                       double* teacher) {
+  const FeatureMaps& maps = p.maps;
+  const auto student_at = [&](int64_t c) { return student_plane<T>(maps, image, c); };
+  const auto teacher_at = [&](int64_t c) { return teacher_plane<T>(maps, image, c); };
+  attention_map<T>(student_at, maps.channels, p.p, begin, end, student);
+  attention_map<T>(teacher_at, p.teacher_channels, p.p, begin, end, teacher);
 }
 
 // Gradient at positions [begin, end) of one image: slope * |f|^(p - 1) sign(f).
@@ -62,8 +70,10 @@ void attention_slopes_of(const AttentionTransferProblem& p, int64_t image, int64
   fence();
 }
 
-inline void attention_maps(const AttentionTransferProblem& p, int64_t image, int64_t begin, int64_t end, double* maps) {
-  for_type<Half, BFloat16>(p.maps.type, [&](auto x) { attention_maps_of<decltype(x)>(p, image, begin, end, maps); });
+inline void attention_maps(const AttentionTransferProblem& p, int64_t image, int64_t begin, int64_t end, double* student,
+                           double* teacher) {
+  for_type<Half, BFloat16>(p.maps.type,
+                           [&](auto x) { attention_maps_of<decltype(x)>(p, image, begin, end, student, teacher); });
 }
 
 inline void attention_slopes(const AttentionTransferProblem& p, int64_t image, int64_t begin, int64_t end,

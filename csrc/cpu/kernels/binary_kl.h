@@ -21,12 +21,14 @@ struct Bernoulli {
 inline V add_product(V sum, V factor, V by) { return fma_where(differ(factor, set(0.0f)), factor, by, sum); }
 
 template <bool kEntropy>
-inline Bernoulli bernoulli(V s, V t, V per_temperature) {
+inline Bernoulli bernoulli(V s, V t, V per_temperature, const Rate& rate) {
   const V one = set(1.0f), zero = set(0.0f), x = s * per_temperature, z = t * per_temperature;
-  const V ax = abs(x), az = abs(z), rate = set(-1.44269504f);
-  const V farther = (abs(s) - abs(t)) * per_temperature;  // |x| - |z|: exact where they are close, before any rounding
+  const V ax = abs(x);
+  const V beyond = abs(s) - abs(t), farther = beyond * per_temperature;  // |x| - |z|: exact where they are close
   const M opposite = less(x * z, zero), x_nearer = less(abs(s), abs(t));
-  const Power near = power_of_two(min(ax, az) * rate), ratio = power_of_two(abs(farther) * rate);
+  // Two infinite logits, whose difference is NaN, have e_x = e_z = 0 whatever the ratio.
+  const Power<V> near = power_of_two(max(negative_abs(s), negative_abs(t)), rate);
+  const Power<V> ratio = power_of_two(max(negative_abs(beyond), rate.lowest), rate);
   const V large = near.power, small = large * ratio.power, difference = large * ratio.complement;
   const V e_x = select(x_nearer, large, small), e_z = select(x_nearer, small, large);
   const V both = one / ((one + e_x) * (one + e_z));
@@ -57,7 +59,7 @@ inline Modulated modulate(const Bernoulli& d, V beta) {
   if constexpr (kBeta == 1) {
     return {d.divergence * d.gap, select(apart, fma(d.gap, d.gap, d.divergence * d.spread), set(0.0f))};
   }
-  const V power = select(apart, exp2(min(beta * log2(d.gap), set(0.0f))), set(0.0f));
+  const V power = select(apart, exp2(min(beta * log2(d.gap), set(0.0f)), Rate(1.0f)), set(0.0f));
   const V slope = fma(d.gap, power, d.divergence * beta * power / d.gap * d.spread);
   return {d.divergence * power, select(apart, slope, set(0.0f))};
 }
@@ -86,7 +88,8 @@ class BinaryKlRun {
   V step(int64_t i, int64_t n) const {
     const V s = load_part(student + i, n, 0.0f), t = load_part(teacher + i, n, 0.0f);
     const V w = weights(i, n), temperature = set(p.temperature), zero = set(0.0f);
-    const Modulated m = modulate<kBeta>(bernoulli<kEntropy>(s, t, set(1.0f / p.temperature)), set(p.beta));
+    const Rate rate(1.44269504f / p.temperature);
+    const Modulated m = modulate<kBeta>(bernoulli<kEntropy>(s, t, set(1.0f / p.temperature), rate), set(p.beta));
     const M nan = unordered(s, t), counts = differ(w, zero);
     const auto held = [&](V x) { return select(counts, select(nan, set(std::numeric_limits<float>::quiet_NaN()), x), zero); };
     const V value = held(m.value * (temperature * temperature * w));

@@ -2,35 +2,65 @@
 // The polynomials are minimax fits in relative error.
 #pragma once
 
+#include "bundle.h"
+
 namespace detkd::DETKD_ISA {
 
-// 2^f - 1 for |f| <= 1/2.
-inline V fraction(V f) {
-  V p = set(0.00133335387f);
-  p = fma(p, f, set(0.00966624543f));
-  p = fma(p, f, set(0.0555050021f));
-  p = fma(p, f, set(0.240223513f));
-  p = fma(p, f, set(0.693147144f));
-  return p * f;
-}
+// A factor that turns numbers into exponents of 2, and the number from which on powers are 0.
+struct Rate {
+  V factor, lowest;
 
-struct Power {
-  V power, complement;  // 2^x and 1 - 2^x
+  explicit Rate(float factor) : factor(set(factor)), lowest(set(-127.0f / factor)) {}
 };
 
-// For x <= 0: both accurate relative to themselves, wherever x lies. -inf and NaN have power 0.
-inline Power power_of_two(V x) {
-  const V held = max(x, set(-200.0f));
-  const V n = round(held);
-  const V part = fraction(held - n), whole = scale(set(1.0f), n);
-  return {fma(whole, part, whole), (set(1.0f) - whole) - whole * part};
+template <typename X>
+struct Octaves {
+  X whole, fraction;  // 2^n, and f in [-1/2, 1/2]: together n + f
+};
+
+// For x <= 0. Adding 1.5 * 2^23 leaves no room for a fraction; with 127 more, the lowest bits hold the exponent field of
+// 2^n. That of 2^-127 is the field of 0.
+template <typename X>
+DETKD_INLINE inline Octaves<X> octaves(const X& x, const Rate& rate) {
+  const V shift = set(12582912.0f + 127.0f);
+  const X held = max(rate.lowest, x), shifted = fma(held, rate.factor, shift);
+  return {exponent_from(shifted), fma(held, rate.factor, shift - shifted)};
 }
 
-// 2^x for x <= 0; 0 for -inf and NaN.
-inline V exp2(V x) { return power_of_two(x).power; }
+// (2^f - 1) / f for |f| <= 1/2.
+template <typename X>
+DETKD_INLINE inline X power_slope(const X& f) {
+  X p = fma(set(0.00133335387f), f, set(0.00966624543f));
+  p = fma(p, f, set(0.0555050021f));
+  p = fma(p, f, set(0.240223513f));
+  return fma(p, f, set(0.693147144f));
+}
 
-// 1 - 2^x for x <= 0, accurate also where x is small; 1 for -inf and NaN.
-inline V one_minus_exp2(V x) { return power_of_two(x).complement; }
+// 2^(x * rate) for x <= 0; 0 for -inf, NaN for NaN.
+template <typename X>
+DETKD_INLINE inline X exp2(const X& x, const Rate& rate) {
+  const Octaves<X> at = octaves(x, rate);
+  return fma(power_slope(at.fraction), at.fraction, set(1.0f)) * at.whole;
+}
+
+template <typename X>
+struct Power {
+  X power, complement;  // 2^x and 1 - 2^x
+};
+
+// 2^(x * rate) and 1 - 2^(x * rate) for x <= 0: both accurate relative to themselves, also where x is small. -inf has
+// power 0, NaN stays NaN.
+template <typename X>
+DETKD_INLINE inline Power<X> power_of_two(const X& x, const Rate& rate) {
+  const Octaves<X> at = octaves(x, rate);
+  const X more = power_slope(at.fraction) * at.fraction;
+  return {fma(at.whole, more, at.whole), (set(1.0f) - at.whole) - at.whole * more};
+}
+
+template <typename X>
+DETKD_INLINE inline X one_minus_exp2(const X& x, const Rate& rate) {
+  return power_of_two(x, rate).complement;
+}
 
 // log(m) + more for m in [3/4, 3/2), f = m - 1.
 inline V log_near_one(V f, V more) {

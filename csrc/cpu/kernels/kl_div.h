@@ -1,34 +1,18 @@
-// detkd::kl_div on vectors: what happens to a group of positions, and which kind of group a problem takes.
+// detkd::kl_div on vectors: which kind of group a problem takes.
 #pragma once
 
-#include "kl_div_columns.h"
 #include "kl_div_rows.h"
 #include "kl_div_short_rows.h"
+#include "kl_div_tile.h"
 
 namespace detkd::DETKD_ISA {
 
-template <typename Group>
-double kl_div_group(Group& group, const KlDivProblem& p) {
-  const V rate = set(1.44269504f / p.temperature), weight = group.weight();
-  const Tops tops = group.tops();
-  M counts = differ(weight, set(0.0f));
-  if (any(either(equal(tops.student, set(kLowest)), equal(tops.teacher, set(kLowest))))) {
-    float voids[kWidth];
-    for (int i = 0; i < kWidth; ++i) voids[i] = lane(counts, i) && group.is_void(i) ? 0.0f : 1.0f;
-    counts = both(counts, differ(load(voids), set(0.0f)));
-  }
-  const Outcome outcome = kl_outcome(group.sums(rate), counts, weight, p);
-  if (p.gradient != nullptr) group.write_gradient(outcome, rate);
-  return group.deliver(outcome.value);
-}
-
 template <typename T>
 double kl_div_short_rows(const KlDivProblem& p, int64_t begin, int64_t end) {
-  float staged[2 * kShort * kWidth];
+  ShortRows<T> rows(p);
   double total = 0;
   for (int64_t row = begin; row < end; row += kWidth) {
-    ShortRowGroup<T> group(p, row, static_cast<int>(std::min<int64_t>(kWidth, end - row)), staged);
-    total += kl_div_group(group, p);
+    total += rows.work(row, static_cast<int>(std::min<int64_t>(kWidth, end - row)));
   }
   return total;
 }
@@ -36,22 +20,36 @@ double kl_div_short_rows(const KlDivProblem& p, int64_t begin, int64_t end) {
 template <typename T>
 double kl_div_rows(const KlDivProblem& p, int64_t begin, int64_t end) {
   if (p.classes <= kShort) return kl_div_short_rows<T>(p, begin, end);
-  const int64_t together = std::clamp<int64_t>(kKept / 8 / p.classes, 1, kWidth);
-  const bool keep = p.gradient != nullptr && p.classes <= kKept;
-  std::vector<float> buffer(keep ? 2 * together * (p.classes + kWidth) : 0);
+  const int64_t together = RowGroup<T>::rows(p.classes);
   double total = 0;
   for (int64_t row = begin; row < end; row += together) {
-    const int count = static_cast<int>(std::min(together, end - row));
-    RowGroup<T> group(p, row, count, keep ? buffer.data() : nullptr);
+    RowGroup<T> group(p, row, static_cast<int>(std::min(together, end - row)));
     total += kl_div_group(group, p);
   }
   return total;
 }
 
+// So many classes that nothing of a group is kept between passes.
+template <typename T>
+double kl_div_many_columns(const KlDivProblem& p, const Offsets& at, int64_t count) {
+  ColumnGroup<T> group{.p = p,
+                       .student = static_cast<const T*>(p.student) + at.student,
+                       .teacher = static_cast<const T*>(p.teacher) + at.teacher,
+                       .gradient = static_cast<T*>(p.gradient) + at.gradient,
+                       .student_stride = p.student_stride,
+                       .teacher_stride = p.teacher_stride,
+                       .gradient_stride = p.gradient_stride,
+                       .kept = nullptr,
+                       .top = {}};
+  group.place(at, 0, count);
+  group.find_tops();
+  return kl_div_group(group, p);
+}
+
 template <typename T>
 double kl_div_columns(const KlDivProblem& p, int64_t begin, int64_t end) {
-  const int64_t groups = std::min<int64_t>(kKept / (p.classes * kWidth), kTile);
-  std::vector<float> buffer(2 * groups * p.classes * kWidth);
+  const int64_t size = ColumnTile<T>::size(p.classes);
+  ColumnTile<T> tile(p);
   double total = 0;
   for (int64_t position = begin; position < end;) {
     const int64_t first = position % p.inner;
@@ -61,13 +59,8 @@ double kl_div_columns(const KlDivProblem& p, int64_t begin, int64_t end) {
     at.gradient += first;
     at.weight += first * p.weight_inner;
     at.loss += first * p.loss_inner;
-    const int64_t count = std::min({std::max<int64_t>(groups, 1) * kWidth, p.inner - first, end - position});
-    ColumnTile<T> tile{p, at, count, groups > 0 ? buffer.data() : nullptr, {}, {}};
-    tile.stage();
-    for (int g = 0; g * kWidth < count; ++g) {
-      ColumnGroup<T> group(tile, g);
-      total += kl_div_group(group, p);
-    }
+    const int64_t count = std::min({size > 0 ? size : kWidth, p.inner - first, end - position});
+    total += size > 0 ? tile.work(at, count) : kl_div_many_columns<T>(p, at, count);
     position += count;
   }
   return total;

@@ -1,137 +1,101 @@
-// Strided classes of detkd::kl_div on vectors: positions along inner are neighbours, kWidth of them make a group.
+// Strided classes of detkd::kl_div on vectors: kWidth neighbouring positions make a group, each has a lane.
 #pragma once
 
-#include "kl_div_terms.h"
+#include "kl_div_group.h"
 
 namespace detkd::DETKD_ISA {
 
-// Up to kTile groups of neighbouring positions, brought together into a buffer: [group][class][student, teacher][lane].
-// Classes often lie a power of two apart, where all of them fall on the same few lines of the caches and would be fetched
-// again by every pass.
-constexpr int kTile = 4;
-
 template <typename T>
-struct ColumnTile {
+struct ColumnGroup {
   const KlDivProblem& p;
-  Offsets at;      // of the first position's first class
-  int64_t count;   // positions
-  float* staged;   // null where the buffer would be too large
-  V top_s[kTile], top_t[kTile];
+  // Of the first position's first class, and from class to class. The gradient may take the student's place.
+  const T* student;
+  const T* teacher;
+  T* gradient;
+  int64_t student_stride, teacher_stride, gradient_stride;
+  float* kept;  // e_t and d of each class, for the gradient; null: they are computed again
+  Tops top;
+  int count = kWidth;  // positions; lanes past the last hold 0 twice, which is a loss of 0
+  float weights[kWidth] = {};
+  int64_t losses[kWidth] = {};
 
-  const T* student(int64_t c) const { return static_cast<const T*>(p.student) + at.student + c * p.student_stride; }
-  const T* teacher(int64_t c) const { return static_cast<const T*>(p.teacher) + at.teacher + c * p.teacher_stride; }
-  float* staged_at(int group, int64_t c) const { return staged + (group * p.classes + c) * 2 * kWidth; }
-
-  void stage() {
-    for (int g = 0; g < kTile; ++g) top_s[g] = top_t[g] = set(kLowest);
-    for (int64_t c = 0; c < p.classes; ++c) {
-      for (int g = 0; g * kWidth < count; ++g) {
-        const V s = fetch(student(c), g), t = fetch(teacher(c), g);
-        top_s[g] = max(s, top_s[g]);
-        top_t[g] = max(t, top_t[g]);
-        if (staged == nullptr) continue;
-        store(staged_at(g, c), s);
-        store(staged_at(g, c) + kWidth, t);
-      }
-    }
-  }
-
-  // Lanes past the last position hold 0 twice, which is a loss of 0.
-  V fetch(const T* from, int group) const {
-    return load_part(from + group * kWidth, std::min<int64_t>(kWidth, count - group * kWidth), 0.0f);
-  }
-};
-
-template <typename T>
-class ColumnGroup {
- public:
-  ColumnGroup(const ColumnTile<T>& tile, int group)
-      : p(tile.p),
-        tile(tile),
-        group(group),
-        count(static_cast<int>(std::min<int64_t>(kWidth, tile.count - group * kWidth))),
-        // A part of a cache line alone costs more than it saves.
-        past_caches(kWidth * sizeof(T) == 64 && count == kWidth && streams_logits<T>(p, p.gradient_stride)),
-        top{tile.top_s[group], tile.top_t[group], tile.top_s[group] - tile.top_t[group]} {
+  // The group's positions are the first-th and following of the `all` from `at` on along inner.
+  void place(const Offsets& at, int64_t first, int64_t all) {
+    count = static_cast<int>(std::min<int64_t>(kWidth, all - first));
     for (int i = 0; i < count; ++i) {
-      weights[i] = p.weight == nullptr ? 1.0f : p.weight[tile.at.weight + (group * kWidth + i) * p.weight_inner];
+      weights[i] = p.weight == nullptr ? 1.0f : p.weight[at.weight + (first + i) * p.weight_inner];
+      losses[i] = at.loss + (first + i) * p.loss_inner;
     }
+  }
+
+  void find_tops() {
+    top.student = top.teacher = set(kLowest);
+    for (int64_t c = 0; c < p.classes; ++c) {
+      top.student = max(load_part(student + c * student_stride, count, 0.0f), top.student);
+      top.teacher = max(load_part(teacher + c * teacher_stride, count, 0.0f), top.teacher);
+    }
+    top.difference = top.student - top.teacher;
   }
 
   V weight() const { return load(weights); }
   const Tops& tops() const { return top; }
 
   bool is_void(int i) const {
-    const auto lowest = [&](V tops, const T* from, int64_t stride) {
-      return lane(equal(tops, set(kLowest)), i) && !has_nan(from + group * kWidth + i, p.classes, stride);
-    };
-    return lowest(top.student, tile.student(0), p.student_stride) ||
-           lowest(top.teacher, tile.teacher(0), p.teacher_stride);
+    return (lane(equal(top.student, set(kLowest)), i) && !has_nan(student + i, p.classes, student_stride)) ||
+           (lane(equal(top.teacher, set(kLowest)), i) && !has_nan(teacher + i, p.classes, teacher_stride));
   }
 
-  Sums sums(V rate) const {
+  Sums sums(const Rate& rate) const {
     Sums all = Sums::zero();
     for (int64_t begin = 0; begin < p.classes; begin += kBlock) {
       // Summed in blocks: thousands of classes in one lane would lose digits to a single running sum.
-      const int64_t end = std::min(begin + kBlock, p.classes);
-      const Sums block = tile.staged == nullptr ? sums_of_block(begin, end, rate) : sums_of_staged(begin, end, rate);
-      all.e_t = all.e_t + block.e_t;
-      all.d = all.d + block.d;
-      all.y = all.y + block.y;
-      all.nan = either(all.nan, block.nan);
+      all.add(sums_of_block(begin, std::min(begin + kBlock, p.classes), rate));
     }
     return all;
   }
 
-  void write_gradient(const Outcome& outcome, V rate) const {
-    for (int64_t c = 0; c < p.classes; ++c) {
-      V slope;
-      if (tile.staged != nullptr) {
-        const float* kept = tile.staged_at(group, c);
-        slope = kl_slope(load(kept), load(kept + kWidth), outcome.rho, outcome.factor);
-      } else {
-        const Terms term = kl_terms(tile.fetch(tile.student(c), group), tile.fetch(tile.teacher(c), group), top, rate);
-        slope = kl_slope(term.e_t, term.d, outcome.rho, outcome.factor);
+  void write_gradient(const Outcome& outcome, const Rate& rate) const {
+    for_bundles<2>(0, p.classes, [&](auto at) DETKD_INLINE {
+      const auto slope = slope_of(at, outcome, rate);
+      for (int k = 0; k < at.size; ++k) {
+        store_part(gradient + (at.begin + k) * gradient_stride, select(outcome.counts, slope.parts[k], set(0.0f)), count);
       }
-      T* to = static_cast<T*>(p.gradient) + tile.at.gradient + c * p.gradient_stride + group * kWidth;
-      put(to, slope, count, past_caches);
-    }
+    });
   }
 
   double deliver(V value) const {
-    return DETKD_ISA::deliver(value, count, p, [&](int i) { return tile.at.loss + (group * kWidth + i) * p.loss_inner; });
+    return DETKD_ISA::deliver(value, count, p, [&](int i) { return losses[i]; });
   }
 
  private:
   static constexpr int64_t kBlock = 64;
 
-  Sums sums_of_block(int64_t begin, int64_t end, V rate) const {
-    Sums sums = Sums::zero();
-    for (int64_t c = begin; c < end; ++c) {
-      sums.add(kl_terms(tile.fetch(tile.student(c), group), tile.fetch(tile.teacher(c), group), top, rate));
-    }
-    return sums;
+  template <int K>
+  DETKD_INLINE Bundle<K> fetch(const T* from, int64_t stride, At<K> at) const {
+    Bundle<K> x;
+    for (int k = 0; k < K; ++k) x.parts[k] = load_part(from + (at.begin + k) * stride, count, 0.0f);
+    return x;
   }
 
-  // e_t and d take the logits' place.
-  Sums sums_of_staged(int64_t begin, int64_t end, V rate) const {
+  template <int K>
+  DETKD_INLINE Terms<Bundle<K>> terms(At<K> at, const Rate& rate) const {
+    return kl_terms(fetch(student, student_stride, at), fetch(teacher, teacher_stride, at), top, rate);
+  }
+
+  Sums sums_of_block(int64_t begin, int64_t end, const Rate& rate) const {
     Sums sums = Sums::zero();
-    for (int64_t c = begin; c < end; ++c) {
-      float* kept = tile.staged_at(group, c);
-      const Terms term = kl_terms(load(kept), load(kept + kWidth), top, rate);
+    for_bundles<2>(begin, end, [&](auto at) DETKD_INLINE {
+      const auto term = terms(at, rate);
       sums.add(term);
-      store(kept, term.e_t);
-      store(kept + kWidth, term.d);
-    }
+      if (kept != nullptr) keep(kept, at, term);
+    });
     return sums;
   }
 
-  const KlDivProblem& p;
-  const ColumnTile<T>& tile;
-  int group, count;
-  bool past_caches;
-  Tops top;
-  float weights[kWidth] = {};
+  template <int K>
+  DETKD_INLINE Bundle<K> slope_of(At<K> at, const Outcome& outcome, const Rate& rate) const {
+    return kl_slope(kept != nullptr ? recall(kept, at) : terms(at, rate), outcome.rho, outcome.factor);
+  }
 };
 
 }  // namespace detkd::DETKD_ISA

@@ -1,16 +1,20 @@
-// Long rows of detkd::kl_div on vectors: the classes of a position are neighbours, kWidth rows make a group.
+// Long rows of detkd::kl_div on vectors: the classes of a position are neighbours, up to kWidth rows make a group.
 #pragma once
 
-#include "kl_div_terms.h"
+#include "kl_div_group.h"
 
 namespace detkd::DETKD_ISA {
 
 template <typename T>
 class RowGroup {
  public:
-  RowGroup(const KlDivProblem& problem, int64_t first, int count, float* scratch)
-      : p(problem), count(count), ahead(count * p.classes), past_caches(streams_logits<T>(p, p.classes)) {
-    const int64_t room = 2 * ((p.classes + kWidth - 1) / kWidth) * kWidth;
+  // Rows of a group: as many as stay in the nearest cache from one pass to the next.
+  static int64_t rows(int64_t classes) { return std::clamp<int64_t>(2048 / classes, 1, kWidth); }
+
+  RowGroup(const KlDivProblem& problem, int64_t first, int count)
+      : p(problem), count(count), ahead(count * p.classes), whole(p.classes / kWidth) {
+    const int64_t room = 2 * (whole + 1) * kWidth;
+    float* buffer = p.gradient != nullptr && p.classes <= kKept ? scratch(count * room) : nullptr;
     for (int r = 0; r < count; ++r) {
       const Offsets at = offsets(p.outer, first + r);
       student[r] = static_cast<const T*>(p.student) + at.student;
@@ -18,7 +22,7 @@ class RowGroup {
       gradient[r] = static_cast<T*>(p.gradient) + at.gradient;
       weights[r] = p.weight == nullptr ? 1.0f : p.weight[at.weight];
       losses[r] = at.loss;
-      kept[r] = scratch == nullptr ? nullptr : scratch + r * room;
+      kept[r] = buffer == nullptr ? nullptr : buffer + r * room;
     }
   }
 
@@ -27,8 +31,8 @@ class RowGroup {
   Tops tops() {
     V s[kWidth], t[kWidth];
     for (int r = 0; r < kWidth; ++r) {
-      s[r] = t[r] = set(0.0f);
-      if (weights[r] != 0) top_of(r, s[r], t[r]);
+      s[r] = weights[r] != 0 ? top_of(student[r]) : set(0.0f);
+      t[r] = weights[r] != 0 ? top_of(teacher[r]) : set(0.0f);
     }
     const V top_s = reduce_rows<Max>(s), top_t = reduce_rows<Max>(t);
     store(top_student, top_s);
@@ -41,34 +45,40 @@ class RowGroup {
            (top_teacher[r] == kLowest && !has_nan(teacher[r], p.classes, 1));
   }
 
-  Sums sums(V rate) {
+  Sums sums(const Rate& rate) {
     V e_t[kWidth], d[kWidth], y[kWidth];
-    float nan[kWidth] = {};
     for (int r = 0; r < kWidth; ++r) {
       Sums row = Sums::zero();
-      if (weights[r] != 0) row = sums_of(r, rate);
+      if (weights[r] != 0) row = kept[r] == nullptr ? sums_of<false>(r, rate) : sums_of<true>(r, rate);
       e_t[r] = row.e_t;
       d[r] = row.d;
       y[r] = row.y;
-      nan[r] = any(row.nan) ? 1.0f : 0.0f;
     }
-    Sums all;
-    all.e_t = reduce_rows<Sum>(e_t);
-    all.d = reduce_rows<Sum>(d);
-    all.y = reduce_rows<Sum>(y);
-    all.nan = less(set(0.0f), load(nan));
-    return all;
+    return {reduce_rows<Sum>(e_t), reduce_rows<Sum>(d), reduce_rows<Sum>(y)};
   }
 
-  void write_gradient(const Outcome& outcome, V rate) {
+  void write_gradient(const Outcome& outcome, const Rate& rate) {
     float rho[kWidth], factor[kWidth];
     store(rho, outcome.rho);
     store(factor, outcome.factor);
+    const bool past = past_caches<T>(p);
     for (int r = 0; r < count; ++r) {
-      if (weights[r] == 0) {
+      const V by_rho = set(rho[r]), by_factor = set(factor[r]);
+      const auto kept_terms = [&](auto at) DETKD_INLINE { return recall(kept[r], at); };
+      if (!lane(outcome.counts, r)) {
         std::fill_n(gradient[r], p.classes, T{});
+      } else if (kept[r] == nullptr) {
+        const Tops top = top_of(r);
+        write<false>(gradient[r], by_rho, by_factor, [&](auto at) DETKD_INLINE { return terms(r, at, top, rate); });
+      } else if (!past) {
+        write<false>(gradient[r], by_rho, by_factor, kept_terms);
+      } else if (is_float_vectors(gradient[r])) {
+        write<true>(gradient[r], by_rho, by_factor, kept_terms);
       } else {
-        gradient_of(r, set(rho[r]), set(factor[r]), rate);
+        // Brought into whole lines first, in the place of the terms, which need more.
+        T* slopes = reinterpret_cast<T*>(kept[r]);
+        write<false>(slopes, by_rho, by_factor, kept_terms);
+        copy_past_caches(gradient[r], slopes, p.classes * sizeof(T));
       }
     }
   }
@@ -82,67 +92,86 @@ class RowGroup {
     return {set(top_student[r]), set(top_teacher[r]), set(top_student[r] - top_teacher[r])};
   }
 
-  void top_of(int r, V& s, V& t) const {
-    s = t = set(kLowest);
-    int64_t c = 0;
-    for (; c + kWidth <= p.classes; c += kWidth) {
-      s = max(load(student[r] + c), s);
-      t = max(load(teacher[r] + c), t);
-    }
-    if (c < p.classes) {
-      s = max(load(student[r] + c, p.classes - c, kLowest), s);
-      t = max(load(teacher[r] + c, p.classes - c, kLowest), t);
-    }
+  V top_of(const T* row) const {
+    Bundle<4> tops = {set(kLowest), set(kLowest), set(kLowest), set(kLowest)};
+    for_row<4>([&](auto at) DETKD_INLINE {
+      const auto x = fetch(row, at);
+      for (int k = 0; k < at.size; ++k) tops.parts[k] = max(x.parts[k], tops.parts[k]);
+    });
+    return max(max(tops.parts[0], tops.parts[1]), max(tops.parts[2], tops.parts[3]));
   }
 
-  Sums sums_of(int r, V rate) const {
+  template <bool kKeep>
+  Sums sums_of(int r, const Rate& rate) const {
     const Tops top = top_of(r);
+    float* to = kept[r];
     Sums sums = Sums::zero();
-    int64_t c = 0;
-    for (; c + kWidth <= p.classes; c += kWidth) {
-      // The next group's row: the processor does not foresee a walk over many short rows.
-      __builtin_prefetch(student[r] + c + ahead);
-      __builtin_prefetch(teacher[r] + c + ahead);
-      const Terms term = kl_terms(load(student[r] + c), load(teacher[r] + c), top, rate);
+    for_row<2>([&](auto at) DETKD_INLINE {
+      const auto term = terms(r, at, top, rate);
       sums.add(term);
-      keep(r, c, term);
-    }
-    if (c < p.classes) {
-      // Lanes past the row hold -inf twice, which counts nothing.
-      const int64_t n = p.classes - c;
-      const Terms term = kl_terms(load(student[r] + c, n, kLowest), load(teacher[r] + c, n, kLowest), top, rate);
-      sums.add(term);
-      keep(r, c, term);
-    }
+      if constexpr (kKeep) keep(to, at, term);
+    });
     return sums;
   }
 
-  void keep(int r, int64_t c, const Terms& term) const {
-    if (kept[r] == nullptr) return;
-    store(kept[r] + 2 * c, term.e_t);
-    store(kept[r] + 2 * c + kWidth, term.d);
+  // Whether the row consists of whole vectors that may be written past the caches; those of 16-bit types are half a line.
+  bool is_float_vectors(const T* row) const {
+    return sizeof(T) == sizeof(float) && whole * kWidth == p.classes && reinterpret_cast<uintptr_t>(row) % sizeof(V) == 0;
   }
 
-  void gradient_of(int r, V rho, V factor, V rate) const {
-    const Tops top = top_of(r);
-    int64_t c = 0;
-    for (; c + kWidth <= p.classes; c += kWidth) {
-      const V x = slope(r, c, kWidth, top, rate, rho, factor);
-      put(gradient[r] + c, x, kWidth, past_caches);
+  template <bool kStream, typename TermsAt>
+  DETKD_INLINE void write(T* to, V rho, V factor, const TermsAt& terms_at) const {
+    for_row<2>([&](auto at) DETKD_INLINE { put<kStream>(to, at, kl_slope(terms_at(at), rho, factor)); });
+  }
+
+  template <typename Where>
+  DETKD_INLINE auto terms(int r, Where at, const Tops& top, const Rate& rate) const {
+    // The next group's row: the processor does not foresee a walk over many short rows.
+    prefetch(student[r] + ahead, at);
+    prefetch(teacher[r] + ahead, at);
+    return kl_terms(fetch(student[r], at), fetch(teacher[r], at), top, rate);
+  }
+
+  struct Tail : At<1> {};  // what is left of a row after its whole vectors
+
+  // Calls body for all vectors of a row, K at a time.
+  template <int K, typename Body>
+  DETKD_INLINE void for_row(const Body& body) const {
+    for_bundles<K>(0, whole, body);
+    if (whole * kWidth < p.classes) body(Tail{{whole}});
+  }
+
+  template <int K>
+  DETKD_INLINE void prefetch(const T* row, At<K> at) const {
+    for (int k = 0; k < K; ++k) __builtin_prefetch(row + (at.begin + k) * kWidth);
+  }
+
+  template <int K>
+  DETKD_INLINE Bundle<K> fetch(const T* row, At<K> at) const {
+    Bundle<K> x;
+    for (int k = 0; k < K; ++k) x.parts[k] = load(row + (at.begin + k) * kWidth);
+    return x;
+  }
+  // Lanes past the row hold -inf, which counts nothing.
+  DETKD_INLINE Bundle<1> fetch(const T* row, Tail at) const {
+    return {load(row + at.begin * kWidth, p.classes - at.begin * kWidth, kLowest)};
+  }
+
+  template <bool kStream, int K>
+  DETKD_INLINE void put(T* row, At<K> at, const Bundle<K>& x) const {
+    for (int k = 0; k < K; ++k) {
+      T* to = row + (at.begin + k) * kWidth;
+      kStream ? stream(to, x.parts[k]) : store(to, x.parts[k]);
     }
-    if (c < p.classes) store(gradient[r] + c, slope(r, c, p.classes - c, top, rate, rho, factor), p.classes - c);
   }
-
-  V slope(int r, int64_t c, int64_t n, const Tops& top, V rate, V rho, V factor) const {
-    if (kept[r] != nullptr) return kl_slope(load(kept[r] + 2 * c), load(kept[r] + 2 * c + kWidth), rho, factor);
-    const Terms term = kl_terms(load(student[r] + c, n, kLowest), load(teacher[r] + c, n, kLowest), top, rate);
-    return kl_slope(term.e_t, term.d, rho, factor);
+  template <bool>
+  DETKD_INLINE void put(T* row, Tail at, const Bundle<1>& x) const {
+    store(row + at.begin * kWidth, x.parts[0], p.classes - at.begin * kWidth);
   }
 
   const KlDivProblem& p;
   int count;
-  int64_t ahead;
-  bool past_caches;
+  int64_t ahead, whole;  // whole vectors of a row
   const T* student[kWidth];
   const T* teacher[kWidth];
   T* gradient[kWidth];

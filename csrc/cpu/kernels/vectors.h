@@ -50,4 +50,26 @@ inline void put(T* at, V x, int64_t n, bool past_caches) {
   past_caches ? stream(at, x) : store_part(at, x, n);
 }
 
+// A large result past the caches; the parts of lines at its ends go through them.
+inline void copy_past_caches(void* to, const void* from, int64_t bytes) {
+  constexpr int64_t kVector = sizeof(V);
+  char* out = static_cast<char*>(to);
+  const char* in = static_cast<const char*>(from);
+  const auto copy = [&](int64_t n) {
+    std::memcpy(out, in, n);
+    out += n;
+    in += n;
+    bytes -= n;
+  };
+  if (const int64_t head = -reinterpret_cast<uintptr_t>(to) % kLine; head > 0) copy(std::min(head, bytes));
+  for (; bytes >= kLine; bytes -= kLine) {
+    for (int64_t i = 0; i < kLine; i += kVector) {
+      stream(reinterpret_cast<float*>(out + i), load(reinterpret_cast<const float*>(in + i)));
+    }
+    out += kLine;
+    in += kLine;
+  }
+  if (bytes > 0) copy(bytes);
+}
+
 }  // namespace detkd::DETKD_ISA

@@ -21,30 +21,24 @@ inline V max(V a, V b) { return _mm256_max_ps(a, b); }
 inline V min(V a, V b) { return _mm256_min_ps(a, b); }
 inline V abs(V a) { return _mm256_andnot_ps(set(-0.0f), a); }
 inline V negative(V a) { return _mm256_xor_ps(a, set(-0.0f)); }
+inline V negative_abs(V a) { return _mm256_or_ps(a, set(-0.0f)); }
 inline V with_sign_of(V magnitude, V sign) {  // magnitude is not negative
   return _mm256_or_ps(magnitude, _mm256_and_ps(sign, set(-0.0f)));
 }
-inline V round(V a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+// The number whose exponent field is in the lowest bits of a.
+inline V exponent_from(V a) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(a), 23)); }
 
 inline M less(V a, V b) { return _mm256_cmp_ps(a, b, _CMP_LT_OQ); }
 inline M equal(V a, V b) { return _mm256_cmp_ps(a, b, _CMP_EQ_OQ); }
 inline M differ(V a, V b) { return _mm256_cmp_ps(a, b, _CMP_NEQ_UQ); }  // true for NaN
 inline M unordered(V a, V b) { return _mm256_cmp_ps(a, b, _CMP_UNORD_Q); }
-inline M none() { return _mm256_setzero_ps(); }
 inline M either(M a, M b) { return _mm256_or_ps(a, b); }
 inline M both(M a, M b) { return _mm256_and_ps(a, b); }
 inline bool any(M mask) { return _mm256_movemask_ps(mask) != 0; }
 inline bool lane(M mask, int i) { return _mm256_movemask_ps(mask) >> i & 1; }
 inline V select(M mask, V yes, V no) { return _mm256_blendv_ps(no, yes, mask); }
 inline V fma_where(M mask, V a, V b, V c) { return select(mask, fma(a, b, c), c); }
-inline V subtract_where(M mask, V a, V b) { return a - _mm256_and_ps(mask, b); }  // a elsewhere
 
-// a * 2^n for whole n, 0 below the range of float32.
-inline V scale(V a, V n) {
-  const V held = max(n, set(-127.0f));  // the exponent field of 2^-127 is 0: times 0
-  const __m256i field = _mm256_add_epi32(_mm256_cvtps_epi32(held), _mm256_set1_epi32(127));
-  return _mm256_mul_ps(a, _mm256_castsi256_ps(_mm256_slli_epi32(field, 23)));
-}
 // Splits a > 0 into m * 2^n with m in [3/4, 3/2).
 inline void split(V a, V& m, V& n) {
   const __m256i bits = _mm256_castps_si256(a), quarter = _mm256_set1_epi32(0x00400000);
@@ -64,13 +58,12 @@ inline V widen(__m128i x, const BFloat16*) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(x), 16));
 }
 inline __m128i narrow(V x, const Half*) { return _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+// To nearest, ties away from zero. A NaN that arithmetic has made or passed on stays one when it is cut off.
 inline __m128i narrow(V x, const BFloat16*) {
-  const __m256i bits = _mm256_castps_si256(x);
-  const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
-  const __m256i rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
-  const __m256i nan = _mm256_set1_epi32(0x7fc00000);
-  const __m256i safe = _mm256_blendv_epi8(rounded, nan, _mm256_castps_si256(unordered(x, x)));
-  const __m256i packed = _mm256_packus_epi32(_mm256_srli_epi32(safe, 16), _mm256_setzero_si256());
+  const __m256i numbers = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_ORD_Q));
+  const __m256i half = _mm256_and_si256(numbers, _mm256_set1_epi32(0x8000));
+  const __m256i rounded = _mm256_add_epi32(_mm256_castps_si256(x), half);
+  const __m256i packed = _mm256_packus_epi32(_mm256_srli_epi32(rounded, 16), _mm256_setzero_si256());
   return _mm256_castsi256_si128(_mm256_permute4x64_epi64(packed, 0x08));
 }
 
@@ -151,14 +144,10 @@ struct Wide {
   __m256d low, high;
 
   static Wide zero() { return {_mm256_setzero_pd(), _mm256_setzero_pd()}; }
+  static Wide load(const double* at) { return {_mm256_loadu_pd(at), _mm256_loadu_pd(at + 4)}; }
   void add(V x) {
     low = _mm256_add_pd(low, _mm256_cvtps_pd(_mm256_castps256_ps128(x)));
     high = _mm256_add_pd(high, _mm256_cvtps_pd(_mm256_extractf128_ps(x, 1)));
-  }
-  void add_square(V x) {
-    const __m256d a = _mm256_cvtps_pd(_mm256_castps256_ps128(x)), b = _mm256_cvtps_pd(_mm256_extractf128_ps(x, 1));
-    low = _mm256_fmadd_pd(a, a, low);
-    high = _mm256_fmadd_pd(b, b, high);
   }
   void store(double* at) const {
     _mm256_storeu_pd(at, low);

@@ -20,12 +20,15 @@ inline V max(V a, V b) { return _mm512_max_ps(a, b); }
 inline V min(V a, V b) { return _mm512_min_ps(a, b); }
 inline V abs(V a) { return _mm512_abs_ps(a); }
 inline V negative(V a) { return _mm512_xor_ps(a, set(-0.0f)); }
+inline V negative_abs(V a) { return _mm512_or_ps(a, set(-0.0f)); }
 inline V with_sign_of(V magnitude, V sign) {  // magnitude is not negative
-  return _mm512_or_ps(magnitude, _mm512_and_ps(sign, _mm512_set1_ps(-0.0f)));
+  constexpr int kAndOr = 0xea;                // (a & b) | c
+  const __m512i bits = _mm512_ternarylogic_epi32(_mm512_castps_si512(sign), _mm512_castps_si512(set(-0.0f)),
+                                                 _mm512_castps_si512(magnitude), kAndOr);
+  return _mm512_castsi512_ps(bits);
 }
-inline V round(V a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
-// a * 2^n for whole n, 0 below the range of float32.
-inline V scale(V a, V n) { return _mm512_scalef_ps(a, n); }
+// The number whose exponent field is in the lowest bits of a.
+inline V exponent_from(V a) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(a), 23)); }
 // Splits a > 0 into m * 2^n with m in [3/4, 3/2).
 inline void split(V a, V& m, V& n) {
   // Adding a quarter of the octave carries mantissas from 1.5 on into the next exponent.
@@ -38,14 +41,12 @@ inline M less(V a, V b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
 inline M equal(V a, V b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
 inline M differ(V a, V b) { return _mm512_cmp_ps_mask(a, b, _CMP_NEQ_UQ); }  // true for NaN
 inline M unordered(V a, V b) { return _mm512_cmp_ps_mask(a, b, _CMP_UNORD_Q); }
-inline M none() { return 0; }
 inline M either(M a, M b) { return static_cast<M>(a | b); }
 inline M both(M a, M b) { return static_cast<M>(a & b); }
 inline bool any(M mask) { return mask != 0; }
 inline bool lane(M mask, int i) { return mask >> i & 1; }
 inline V select(M mask, V yes, V no) { return _mm512_mask_blend_ps(mask, no, yes); }
 inline V fma_where(M mask, V a, V b, V c) { return _mm512_mask3_fmadd_ps(a, b, c, mask); }  // c elsewhere
-inline V subtract_where(M mask, V a, V b) { return _mm512_mask_sub_ps(a, mask, a, b); }  // a elsewhere
 
 inline M first(int64_t n) { return static_cast<M>((1u << n) - 1); }
 inline V widen(__m256i x, const Half*) { return _mm512_maskz_cvtph_ps(0xffff, x); }
@@ -53,12 +54,12 @@ inline V widen(__m256i x, const BFloat16*) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16));
 }
 inline __m256i narrow(V x, const Half*) { return _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+// To nearest, ties away from zero. A NaN that arithmetic has made or passed on stays one when it is cut off.
 inline __m256i narrow(V x, const BFloat16*) {
   const __m512i bits = _mm512_castps_si512(x);
-  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
-  const __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
-  const __m512i safe = _mm512_mask_mov_epi32(rounded, unordered(x, x), _mm512_set1_epi32(0x7fc00000));
-  return _mm512_cvtepi32_epi16(_mm512_srli_epi32(safe, 16));
+  const __mmask16 numbers = _mm512_cmp_ps_mask(x, x, _CMP_ORD_Q);
+  const __m512i rounded = _mm512_mask_add_epi32(bits, numbers, bits, _mm512_set1_epi32(0x8000));
+  return _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded, 16));
 }
 
 inline V load(const float* at) { return _mm512_loadu_ps(at); }
@@ -143,14 +144,10 @@ struct Wide {
   __m512d low, high;
 
   static Wide zero() { return {_mm512_setzero_pd(), _mm512_setzero_pd()}; }
+  static Wide load(const double* at) { return {_mm512_loadu_pd(at), _mm512_loadu_pd(at + 8)}; }
   void add(V x) {
     low = _mm512_add_pd(low, _mm512_cvtps_pd(_mm512_castps512_ps256(x)));
     high = _mm512_add_pd(high, _mm512_cvtps_pd(_mm512_extractf32x8_ps(x, 1)));
-  }
-  void add_square(V x) {
-    const __m512d a = _mm512_cvtps_pd(_mm512_castps512_ps256(x)), b = _mm512_cvtps_pd(_mm512_extractf32x8_ps(x, 1));
-    low = _mm512_fmadd_pd(a, a, low);
-    high = _mm512_fmadd_pd(b, b, high);
   }
   void store(double* at) const {
     _mm512_storeu_pd(at, low);

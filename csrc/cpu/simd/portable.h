@@ -25,29 +25,23 @@ inline V max(V a, V b) { return select(a > b, a, b); }
 inline V min(V a, V b) { return select(a < b, a, b); }
 inline V abs(V a) { return reinterpret_cast<V>(reinterpret_cast<Bits>(a) & 0x7fffffffu); }
 inline V negative(V a) { return -a; }
+inline V negative_abs(V a) { return reinterpret_cast<V>(reinterpret_cast<Bits>(a) | 0x80000000u); }
 inline V with_sign_of(V magnitude, V sign) {  // magnitude is not negative
   return reinterpret_cast<V>(reinterpret_cast<Bits>(magnitude) | (reinterpret_cast<Bits>(sign) & 0x80000000u));
 }
-// To the nearest whole number, for |a| < 2^22: the sum has no room for a fraction.
-inline V round(V a) { return (a + 12582912.0f) - 12582912.0f; }
+// The number whose exponent field is in the lowest bits of a.
+inline V exponent_from(V a) { return reinterpret_cast<V>(reinterpret_cast<Bits>(a) << 23); }
 
 inline M less(V a, V b) { return a < b; }
 inline M equal(V a, V b) { return a == b; }
 inline M differ(V a, V b) { return a != b; }  // true for NaN
 inline M unordered(V a, V b) { return (a != a) | (b != b); }
-inline M none() { return M{0, 0, 0, 0}; }
 inline M either(M a, M b) { return a | b; }
 inline M both(M a, M b) { return a & b; }
 inline bool any(M mask) { return (mask[0] | mask[1] | mask[2] | mask[3]) != 0; }
 inline bool lane(M mask, int i) { return mask[i] != 0; }
 inline V fma_where(M mask, V a, V b, V c) { return select(mask, fma(a, b, c), c); }
-inline V subtract_where(M mask, V a, V b) { return a - select(mask, b, set(0.0f)); }  // a elsewhere
 
-// a * 2^n for whole n, 0 below the range of float32.
-inline V scale(V a, V n) {
-  const V held = max(n, set(-127.0f));  // the exponent field of 2^-127 is 0: times 0
-  return a * reinterpret_cast<V>((__builtin_convertvector(held, M) + 127) << 23);
-}
 // Splits a > 0 into m * 2^n with m in [3/4, 3/2).
 inline void split(V a, V& m, V& n) {
   const M bits = reinterpret_cast<M>(a);
@@ -94,7 +88,8 @@ inline void narrow(float x, Half& to) {
 inline void narrow(float x, BFloat16& to) {
   uint32_t bits;
   std::memcpy(&bits, &x, sizeof bits);
-  to.bits = x != x ? 0x7fc0u : static_cast<uint16_t>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
+  // To nearest, ties away from zero. A NaN that arithmetic has made or passed on stays one when it is cut off.
+  to.bits = static_cast<uint16_t>((x != x ? bits : bits + 0x8000u) >> 16);
 }
 
 inline V load(const float* at) {
@@ -161,11 +156,9 @@ struct Wide {
   double sums[kWidth];
 
   static Wide zero() { return {{0, 0, 0, 0}}; }
+  static Wide load(const double* at) { return {{at[0], at[1], at[2], at[3]}}; }
   void add(V x) {
     for (int i = 0; i < kWidth; ++i) sums[i] += x[i];
-  }
-  void add_square(V x) {
-    for (int i = 0; i < kWidth; ++i) sums[i] += static_cast<double>(x[i]) * x[i];
   }
   void store(double* at) const { std::memcpy(at, sums, sizeof sums); }
 };

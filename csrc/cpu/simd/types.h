@@ -3,6 +3,9 @@
 
 #include <cstdint>
 
+// Vectors are passed in registers only where the compiler inlines, and it does not always see that it should.
+#define DETKD_INLINE __attribute__((always_inline))
+
 namespace detkd {
 
 struct Half {
