@@ -86,6 +86,8 @@ int emulate_scale(int type, void* gradient, int64_t count, const float* factor) 
   return detkd::launch_scale(static_cast<detkd::ScalarType>(type), gradient, count, factor, nullptr);
 }
 
-int64_t emulated_traffic() {
-  return static_cast<int64_t>(emulation::loaded.exchange(0) + emulation::stored.exchange(0));
+const char* emulated_launches() {
+  static std::string text;
+  text = emulation::take_launches();
+  return text.c_str();
 }

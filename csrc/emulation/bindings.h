@@ -38,6 +38,6 @@ int emulate_standardized_mse(const Maps* x, float eps);
 
 int emulate_scale(int type, void* gradient, int64_t count, const float* factor);
 
-// Bytes of student, teacher and gradient that kernels moved since this was last asked.
-int64_t emulated_traffic();
+// See emulation::take_launches(); valid until the next call.
+const char* emulated_launches();
 }

@@ -5,10 +5,11 @@
 #include <cstdlib>
 #include <memory>
 #include <new>
+#include <utility>
 #include <vector>
 
 thread_local Dim3 threadIdx, blockIdx, blockDim, gridDim;
-std::atomic<uint64_t> emulation::loaded = 0, emulation::stored = 0;
+std::atomic<uint64_t> emulation::moved = 0;
 
 void emulation::check_alignment(const void* address, size_t bytes) {
   if (reinterpret_cast<uintptr_t>(address) % bytes == 0) return;
@@ -18,6 +19,7 @@ void emulation::check_alignment(const void* address, size_t bytes) {
 
 namespace {
 
+std::string launches;
 std::vector<unsigned> slots;
 
 // Of the size that was asked for, so that AddressSanitizer sees what reaches beyond, and filled with NaN.
@@ -39,6 +41,7 @@ void start_block(unsigned threads, unsigned shared_bytes) {
 
 }  // namespace
 
+std::string emulation::take_launches() { return std::exchange(launches, {}); }
 unsigned& emulation::slot(unsigned lane) { return slots[threadIdx.x / 32 * 32 + lane]; }
 void* emulation::shared_memory() { return shared->room; }
 
@@ -58,7 +61,7 @@ std::vector<std::unique_ptr<Barrier>> warp_barriers;
 void emulation::wait_for_block() { block_barrier->arrive_and_wait(); }
 void emulation::wait_for_warp() { warp_barriers[threadIdx.x / 32]->arrive_and_wait(); }
 
-void emulation::launch(unsigned blocks, unsigned threads, unsigned shared_bytes, const std::function<void()>& body) {
+static void run_blocks(unsigned blocks, unsigned threads, unsigned shared_bytes, const std::function<void()>& body) {
   for (unsigned block = 0; block < blocks; ++block) {
     block_barrier = std::make_unique<Barrier>(threads);
     warp_barriers.clear();
@@ -163,7 +166,7 @@ bool step(unsigned threads) {
 void emulation::wait_for_block() { stop_at(State::kAtBlock); }
 void emulation::wait_for_warp() { stop_at(State::kAtWarp); }
 
-void emulation::launch(unsigned blocks, unsigned threads, unsigned shared_bytes, const std::function<void()>& body) {
+static void run_blocks(unsigned blocks, unsigned threads, unsigned shared_bytes, const std::function<void()>& body) {
   work = &body;
   if (fibers.size() < threads) fibers.resize(threads);
   blockDim = {threads, 1, 1};
@@ -183,3 +186,14 @@ void emulation::launch(unsigned blocks, unsigned threads, unsigned shared_bytes,
 }
 
 #endif
+
+void emulation::launch(const char* kernel, unsigned blocks, unsigned threads, unsigned shared_bytes,
+                       const std::function<void()>& body) {
+  const uint64_t before = moved;
+  run_blocks(blocks, threads, shared_bytes, body);
+  launches += kernel;
+  for (const uint64_t number : {uint64_t{blocks}, uint64_t{threads}, uint64_t{shared_bytes}, moved - before}) {
+    launches += '\t' + std::to_string(number);
+  }
+  launches += '\n';
+}

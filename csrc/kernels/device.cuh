@@ -17,7 +17,7 @@
   kernel<<<blocks, threads, shared, stream>>>(__VA_ARGS__)
 #else
 #define DETKD_LAUNCH(kernel, blocks, threads, shared, stream, ...) \
-  emulation::launch(blocks, threads, shared, [&] { kernel(__VA_ARGS__); })
+  emulation::launch(emulation::name<kernel>(), blocks, threads, shared, [&] { kernel(__VA_ARGS__); })
 #endif
 
 namespace detkd {

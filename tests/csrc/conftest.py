@@ -1,8 +1,7 @@
 from __future__ import annotations
 
 import pytest
-
-from tests.csrc.emulation import Emulation
+from cuda_emulation import Emulation
 
 
 @pytest.fixture(scope="session")

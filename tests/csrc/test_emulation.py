@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from cuda_emulation import TYPES, Emulation
 from torch import Tensor
 
-from tests.csrc.emulation import TYPES, Emulation
 from tests.ops.reference import BOUNDS, assert_close
 from tests.ops.test_binary_kl import reference as binary_reference
 from tests.ops.test_feature_maps import focal, pearson, transfer

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from tests.csrc.emulation import ROOT, compile_emulation
+from cuda_emulation import ROOT, compile_emulation
 
 
 def sanitize(csrc: Path, program: Path, sanitizer: str) -> subprocess.CompletedProcess[str]:

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <string>
 
 #define __device__
 #define __host__
@@ -30,8 +31,14 @@ struct alignas(16) uint4 {
 
 namespace emulation {
 
+// What the compiler calls a kernel, template arguments and all.
+template <auto Kernel>
+const char* name() {
+  return __PRETTY_FUNCTION__;
+}
+
 // Runs `body` as every thread of every block, with `shared` bytes of shared memory.
-void launch(unsigned blocks, unsigned threads, unsigned shared, const std::function<void()>& body);
+void launch(const char* kernel, unsigned blocks, unsigned threads, unsigned shared, const std::function<void()>& body);
 void* shared_memory();
 
 // Waits for all threads of the block, or of the warp, that have not returned.
@@ -41,8 +48,10 @@ void wait_for_warp();
 // A place for each lane of the running warp.
 unsigned& slot(unsigned lane);
 
-// Bytes of inputs and gradients that were loaded and stored.
-extern std::atomic<uint64_t> loaded, stored;
+// What was launched since this was last asked: name, blocks, threads, bytes of shared memory, and bytes of inputs and
+// gradients that were moved; a line each.
+std::string take_launches();
+extern std::atomic<uint64_t> moved;
 
 // Ends the program where an access is not aligned to its size, as a GPU does.
 void check_alignment(const void* address, size_t bytes);
@@ -63,13 +72,13 @@ inline unsigned __shfl_xor_sync(unsigned, unsigned mine, int step) {
 template <typename T>
 T __ldg(const T* from) {
   emulation::check_alignment(from, sizeof(T));
-  emulation::loaded.fetch_add(sizeof(T), std::memory_order_relaxed);
+  emulation::moved.fetch_add(sizeof(T), std::memory_order_relaxed);
   return *from;
 }
 template <typename T>
 void __stwb(T* to, T value) {
   emulation::check_alignment(to, sizeof(T));
-  emulation::stored.fetch_add(sizeof(T), std::memory_order_relaxed);
+  emulation::moved.fetch_add(sizeof(T), std::memory_order_relaxed);
   *to = value;
 }
 

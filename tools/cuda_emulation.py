@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import subprocess
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parent.parent
 TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 
 _Pointer, _Count, _Real = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
@@ -38,6 +40,16 @@ class Maps(ctypes.Structure):
     )
 
 
+class Launch(NamedTuple):
+    """A kernel that was run, and the bytes of inputs and gradients that it moved."""
+
+    kernel: str
+    blocks: int
+    threads: int
+    shared: int
+    moved: int
+
+
 def compile_emulation(csrc: Path, output: Path, *flags: str, main: bool = False) -> None:
     """Compile the launchers and kernels below `csrc` as C++; with `main`, into a program."""
     sources = [*sorted((csrc / "cuda").glob("*.cu")), csrc / "emulation/runtime.cpp", csrc / "emulation/bindings.cpp"]
@@ -54,7 +66,7 @@ class Emulation:
         """Build it in `folder`."""
         compile_emulation(ROOT / "csrc", folder / "emulation.so", "-O2", "-fPIC", "-shared")
         self.library = ctypes.CDLL(str(folder / "emulation.so"))
-        self.library.emulated_traffic.restype = _Count
+        self.library.emulated_launches.restype = ctypes.c_char_p
 
     def kl_div(
         self, student: Tensor, teacher: Tensor, temperature: float, weight: Tensor | None, reduced: bool
@@ -103,9 +115,16 @@ class Emulation:
         pointers = _Pointer(gradient.data_ptr()), count, _Pointer(factor.data_ptr())
         assert self.library.emulate_scale(TYPES[gradient.dtype], *pointers) == 0
 
-    def traffic(self) -> int:
-        """Return the bytes of inputs and gradients that kernels moved since this was last asked."""
-        return int(self.library.emulated_traffic())
+    def launches(self) -> list[Launch]:
+        """Return what was launched since this was last asked."""
+        lines = self.library.emulated_launches().decode().splitlines()
+        return [Launch(_plain_name(name), *map(int, numbers)) for name, *numbers in (line.split("\t") for line in lines)]
+
+
+def _plain_name(name: str) -> str:
+    """From what the compiler says: ``... [with auto Kernel = detkd::kernel<float, 4>]``."""
+    name = re.sub(r"^.*Kernel = |[\]()&]|detkd::|\{anonymous\}::", "", name).strip()
+    return name.replace("BFloat16", "__nv_bfloat16").replace("Half", "__half")
 
 
 def _room(student: Tensor, loss: tuple[int, ...]) -> tuple[Tensor, Tensor]:
