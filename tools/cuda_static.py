@@ -132,6 +132,7 @@ def _analyse_file(source: Path, architecture: str, cubin: Path) -> list[Kernel]:
     built = subprocess.run([*command, "-o", str(cubin), str(source)], capture_output=True, text=True, check=False)
     if built.returncode != 0:
         raise ArgumentError(f"Expected {source.name} to compile for {architecture}:\n{built.stderr}")
+    find_tool("nvdisasm")  # which cuobjdump calls, from PATH or from beside it
     command = [find_tool("cuobjdump"), "--dump-sass", str(cubin)]
     sass = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     accesses = count_accesses(_demangle(sass))

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from cuda_static import ARCHITECTURES, analyse, emulate, predict
+from cuda_static import ARCHITECTURES, analyse, emulate, find_tool, predict
+
+from detkd.errors import ArgumentError
 
 if TYPE_CHECKING:
     from cuda_emulation import Emulation
@@ -87,3 +89,8 @@ def test_bytes_that_are_moved(
     case = (op, "", shape)
     prediction = predict(case, dtype, *emulate(emulation, case, dtype))
     assert prediction.bytes == pytest.approx(times * prediction.floor_bytes, rel=1e-3)
+
+
+def test_a_missing_tool_is_named() -> None:
+    with pytest.raises(ArgumentError, match="pip install nvidia-cuda-nothing"):
+        find_tool("nothing")
