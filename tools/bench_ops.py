@@ -234,11 +234,13 @@ def show(results: list[Result], copy: float) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("op", "", "shape", *(f"{name} ms" for name in CONTESTANTS), "× eager", "× compile", "GB/s", "memory")
+    timed = [*CONTESTANTS, *(["liger"] if any("liger" in r.forward_backward for r in results) else [])]
+    table = Table("op", "", "shape", *(f"{name} ms" for name in timed), "× eager", "× compile", "GB/s", "memory")
     for r in results:
         ms = r.forward_backward
         gains = [f"{ms[name] / ms['detkd']:.1f}" for name in CONTESTANTS[1:]]
-        row = [r.op, r.label, "×".join(map(str, r.shape)), *(f"{ms[name]:.2f}" for name in CONTESTANTS), *gains]
+        times = [f"{ms[name]:.2f}" if name in ms else "" for name in timed]
+        row = [r.op, r.label, "×".join(map(str, r.shape)), *times, *gains]
         table.add_row(*row, f"{r.gigabytes_per_second:.0f}", f"{r.extra_memory['detkd']:.2f}")
     console = Console(width=140)
     console.print(table)

@@ -66,7 +66,7 @@ class Kernel:
     loads: dict[int, int] = field(default_factory=dict)
     stores: dict[int, int] = field(default_factory=dict)
     local: int = 0  # accesses to local memory in SASS
-    threads: int = 0  # of a block, as the benchmark's shapes launch it; 0 where none of them does
+    threads: int = 0  # of a block, the most that a benchmark's shape launches; 0 where none does
     occupancy: float = 0.0  # then
 
     @property
@@ -229,12 +229,15 @@ def report(cases: Iterable[Case], architectures: Iterable[str]) -> tuple[list[Ke
     """Describe all kernels, and predict all cases in float32 and bfloat16."""
     with TemporaryDirectory() as folder:
         emulation = Emulation(Path(folder))
-        predictions, launched = [], {}
+        predictions: list[Prediction] = []
+        launched: dict[str, Launch] = {}
         for case in cases:
             for dtype in (torch.float32, torch.bfloat16):
                 launches, values = emulate(emulation, case, dtype)
                 predictions.append(predict(case, dtype, launches, values))
-                launched |= {launch.kernel: launch for launch in launches}
+                for launch in launches:
+                    largest = launched.setdefault(launch.kernel, launch)
+                    launched[launch.kernel] = max(largest, launch, key=lambda x: x.threads)
     kernels = []
     for kernel in analyse(architectures):
         if (launch := launched.get(kernel.name)) is not None:

@@ -172,7 +172,7 @@ struct KlTopsAndSlope {
 
 // Reads everything twice: for maxima and sums at once, and for the gradient.
 template <typename scalar_t, int kWidth>
-__global__ void __launch_bounds__(kThreads) kl_div_long_column_kernel(const KlDivProblem p, double* partials) {
+__global__ void __launch_bounds__(kThreads, 1) kl_div_long_column_kernel(const KlDivProblem p, double* partials) {
   using Block = KlTile<kWidth>;
   constexpr int kAhead = kWidth == 8 ? 2 : 4;
   const KlColumns<scalar_t, kWidth> columns{p};
