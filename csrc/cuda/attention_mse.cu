@@ -25,7 +25,9 @@ void launch(const AttentionMseProblem& p, double* workspace, cudaStream_t stream
 }  // namespace
 
 // Of the smallest tiles.
-int64_t attention_mse_workspace(const AttentionMseProblem& p) { return FocalRoom::doubles(p.maps, tiles_of<1>(p.maps)); }
+int64_t attention_mse_workspace(const AttentionMseProblem& p) {
+  return FocalRoom::doubles(p.maps, tiles_of<1>(p.maps));
+}
 
 cudaError_t launch_attention_mse(const AttentionMseProblem& p, double* workspace, cudaStream_t stream) {
   if (!fits_grid(tiles_of<1>(p.maps))) return cudaErrorInvalidConfiguration;

@@ -28,9 +28,8 @@ cudaError_t launch_attention_transfer(const AttentionTransferProblem& p, double*
   if (!fits_grid(divide_up(positions, kWarp) + p.maps.batch)) return cudaErrorInvalidConfiguration;
   double* partials = workspace + 2 * positions;
   float* slopes = reinterpret_cast<float*>(partials + p.maps.batch);
-  for_type_and_width(p.maps.type, vectors_align(p.maps), [&](auto x, auto width) {
-    launch<decltype(x), width>(p, workspace, partials, slopes, stream);
-  });
+  for_type_and_width(p.maps.type, vectors_align(p.maps),
+                     [&](auto x, auto width) { launch<decltype(x), width>(p, workspace, partials, slopes, stream); });
   DETKD_LAUNCH(ordered_sum, 1, kMostThreads, 0, stream, partials, p.maps.batch, 1.0 / positions, p.maps.loss);
   return cudaGetLastError();
 }

@@ -7,9 +7,12 @@ namespace {
 
 constexpr int kMostHeld = 32;  // logits of each tensor that a thread holds: 64 registers
 
-bool row_vectors_align(const KlDivProblem& p) { return vectors_align(p) && whole_vectors(p.classes * bytes_of(p.type)); }
+bool row_vectors_align(const KlDivProblem& p) {
+  return vectors_align(p) && whole_vectors(p.classes * bytes_of(p.type));
+}
 
-// How a row is held: `vectors` by each thread of a team of `lanes` of a warp, or of a block of `lanes` where those are more.
+// How a row is held: `vectors` by each thread of a team of `lanes` of a warp, or of a block of `lanes` where those are
+// more.
 struct RowPlan {
   int vectors = 0, lanes = 0;  // 0: not at all
 
@@ -52,8 +55,8 @@ void launch(const KlDivProblem& p, RowPlan plan, unsigned blocks, double* partia
   if (plan.lanes == 0) {
     DETKD_LAUNCH((kl_div_long_row_kernel<scalar_t, kWidth>), blocks, kMostThreads, 0, stream, p, partials);
   } else if (plan.lanes > kWarp) {
-    DETKD_LAUNCH((kl_div_row_kernel<scalar_t, kWidth, vectors_in_block(kWidth), BlockTeam>), blocks, plan.lanes, 0, stream, p,
-                 BlockTeam{}, partials);
+    DETKD_LAUNCH((kl_div_row_kernel<scalar_t, kWidth, vectors_in_block(kWidth), BlockTeam>), blocks, plan.lanes, 0,
+                 stream, p, BlockTeam{}, partials);
   } else if (plan.vectors == 3) {
     launch_lanes<scalar_t, kWidth, 3>(p, plan, blocks, partials, stream);
   } else if (plan.vectors == 4) {

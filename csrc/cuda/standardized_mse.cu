@@ -29,7 +29,8 @@ void launch(const StandardizedMseProblem& p, double* workspace, double* losses, 
 
 // A loss and a slope of each channel, and the moments of as many parts as there are at most.
 int64_t standardized_mse_workspace(const StandardizedMseProblem& p) {
-  constexpr int64_t kMoments = sizeof(Moments) / sizeof(double), kSlope = divide_up(sizeof(ChannelSlope), sizeof(double));
+  constexpr int64_t kMoments = sizeof(Moments) / sizeof(double),
+                    kSlope = divide_up(sizeof(ChannelSlope), sizeof(double));
   return p.maps.channels * (1 + kSlope + kMoments * parts_of<1>(p.maps));
 }
 

@@ -1,5 +1,5 @@
-// The launchers as plain functions, for ctypes and sanitized_main.cpp; each returns what the launcher returns. Strides are
-// the student's and the teacher's; gradient, weight and loss have no gaps.
+// The launchers as plain functions, for ctypes and sanitized_main.cpp; each returns what the launcher returns. Strides
+// are the student's and the teacher's; gradient, weight and loss have no gaps.
 #pragma once
 
 #include <cstdint>

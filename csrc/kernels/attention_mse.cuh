@@ -1,4 +1,5 @@
-// CUDA kernels of detkd::attention_mse; see ops/problem.h for what it computes: sums of |f|, attention, then loss and gradient.
+// CUDA kernels of detkd::attention_mse; see ops/problem.h for what it computes: sums of |f|, attention, then loss and
+// gradient.
 #pragma once
 
 #include "feature_tiles.cuh"
@@ -6,20 +7,20 @@
 
 namespace detkd {
 
-// Where the parts of the workspace lie. Sums are [student, teacher][batch][n]; attention is the teacher's and comes with
-// the slopes of the student's, [batch][n].
+// Where the parts of the workspace lie. Sums are [student, teacher][batch][n]; attention is the teacher's and comes
+// with the slopes of the student's, [batch][n].
 struct FocalRoom {
-  double *space, *depth;            // sums over channels and over positions
-  double* partials;                 // two of each image, for its axes, and one of each tile
+  double *space, *depth;  // sums over channels and over positions
+  double* partials;       // two of each image, for its axes, and one of each tile
   float *space_weight, *space_slope, *depth_weight, *depth_slope;
-  float* depth_of_tile;             // [tile of all images][student, teacher][channel]
+  float* depth_of_tile;  // [tile of all images][student, teacher][channel]
 
   static FocalRoom in(double* begin, const FeatureMaps& maps, int64_t tiles) {
     const int64_t space = maps.batch * maps.positions, depth = maps.batch * maps.channels;
     double* partials = begin + 2 * (space + depth);
     float* floats = reinterpret_cast<float*>(partials + 2 * maps.batch + tiles);
     float* depth_floats = floats + 2 * space;
-    return {begin,  begin + 2 * space, partials, floats, floats + space, depth_floats, depth_floats + depth,
+    return {begin, begin + 2 * space, partials, floats, floats + space, depth_floats, depth_floats + depth,
             depth_floats + 2 * depth};
   }
   static int64_t doubles(const FeatureMaps& maps, int64_t tiles) {
@@ -53,8 +54,10 @@ __global__ void __launch_bounds__(kThreads, kResident) focal_sums_kernel(const A
   for (int64_t first = 0; first < maps.channels; first += Block::slices()) {
     const int64_t mine = first + Block::slice(), c = mine < maps.channels ? mine : maps.channels - 1;
     const bool exists = place.exists && mine < maps.channels;
-    const float of_s = add_magnitudes<kWidth>(student_plane<scalar_t>(maps, place.image, c) + place.position, exists, student);
-    const float of_t = add_magnitudes<kWidth>(teacher_plane<scalar_t>(maps, place.image, c) + place.position, exists, teacher);
+    const float of_s =
+        add_magnitudes<kWidth>(student_plane<scalar_t>(maps, place.image, c) + place.position, exists, student);
+    const float of_t =
+        add_magnitudes<kWidth>(teacher_plane<scalar_t>(maps, place.image, c) + place.position, exists, teacher);
     if (Block::column() == 0 && mine < maps.channels) {
       depth[mine] = of_s;
       depth[maps.channels + mine] = of_t;
@@ -83,12 +86,13 @@ struct HigherSums {
   }
 };
 
-// S = n softmax of student and teacher along an axis, and their L1 distance, which is returned. The difference of S comes
-// from that of the exponentials without cancellation, as kl_div's gradient does.
+// S = n softmax of student and teacher along an axis, and their L1 distance, which is returned. The difference of S
+// comes from that of the exponentials without cancellation, as kl_div's gradient does.
 __device__ inline double compare_axis(const FocalAxis& axis, const AttentionMseProblem& p) {
   const double rate = kLog2E / (p.temperature * axis.each);
   PairOfSums top{axis.student[0], axis.teacher[0]};
-  for (int64_t i = threadIdx.x; i < axis.n; i += blockDim.x) top = HigherSums{}(top, {axis.student[i], axis.teacher[i]});
+  for (int64_t i = threadIdx.x; i < axis.n; i += blockDim.x)
+    top = HigherSums{}(top, {axis.student[i], axis.teacher[i]});
   top = over_block(top, HigherSums{});
   KlSums sums{0.0f, 0.0f, 0.0f, 0.0f};
   for (int64_t i = threadIdx.x; i < axis.n; i += blockDim.x) sums.add(axis.terms(i, top, rate));
@@ -120,8 +124,9 @@ static __global__ void __launch_bounds__(kMostThreads)
   double distance;
   if (blockIdx.x % 2 == 0) {
     const double* sums = room.space + space;
-    distance = compare_axis({sums, sums + maps.batch * maps.positions, maps.positions, static_cast<double>(maps.channels),
-                             room.space_weight + space, room.space_slope + space}, p);
+    distance = compare_axis({sums, sums + maps.batch * maps.positions, maps.positions,
+                             static_cast<double>(maps.channels), room.space_weight + space, room.space_slope + space},
+                            p);
   } else {
     double* sums = room.depth + 2 * depth;
     for (int64_t c = threadIdx.x; c < 2 * maps.channels; c += blockDim.x) {
@@ -133,7 +138,8 @@ static __global__ void __launch_bounds__(kMostThreads)
     }
     __syncthreads();
     distance = compare_axis({sums, sums + maps.channels, maps.channels, static_cast<double>(maps.positions),
-                             room.depth_weight + depth, room.depth_slope + depth}, p);
+                             room.depth_weight + depth, room.depth_slope + depth},
+                            p);
   }
   if (threadIdx.x == 0) room.partials[blockIdx.x] = p.attention_gain * distance;
 }

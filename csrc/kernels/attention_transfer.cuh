@@ -1,4 +1,5 @@
-// CUDA kernels of detkd::attention_transfer; see ops/problem.h for what it computes: maps, their comparison, the gradient.
+// CUDA kernels of detkd::attention_transfer; see ops/problem.h for what it computes: maps, their comparison, the
+// gradient.
 #pragma once
 
 #include "feature_tiles.cuh"
@@ -19,7 +20,8 @@ struct AnyPower {
 
 // Adds the powers of this thread's share of channels; plane(c) is where channel c begins.
 template <int kWidth, typename Plane, typename Power>
-__device__ void add_powers(Plane plane, int64_t channels, int64_t position, Power power, CompensatedSum (&sums)[kWidth]) {
+__device__ void add_powers(Plane plane, int64_t channels, int64_t position, Power power,
+                           CompensatedSum (&sums)[kWidth]) {
 #pragma unroll 4
   for (int64_t c = MapTile<kWidth>::slice(); c < channels; c += MapTile<kWidth>::slices()) {
     float x[kWidth];
@@ -31,7 +33,8 @@ __device__ void add_powers(Plane plane, int64_t channels, int64_t position, Powe
 
 // A tile of both maps; `maps` is [student, teacher][batch][position].
 template <typename scalar_t, int kWidth>
-__global__ void __launch_bounds__(kThreads, kResident) attention_map_kernel(const AttentionTransferProblem p, double* maps) {
+__global__ void __launch_bounds__(kThreads, kResident)
+    attention_map_kernel(const AttentionTransferProblem p, double* maps) {
   const MapPlace place = map_place<kWidth>(p.maps);
   CompensatedSum student[kWidth], teacher[kWidth];
   const auto add = [&](auto power) {
@@ -52,8 +55,9 @@ __global__ void __launch_bounds__(kThreads, kResident) attention_map_kernel(cons
   write_maps<kWidth>(student, teacher, place, p.maps, maps);
 }
 
-// A block compares the maps of one image, a hundredth of what the other kernels move: three launches of more blocks, one
-// for each reduction, would take longer than these do. `slopes` is [batch][position], the gradient by the student's map.
+// A block compares the maps of one image, a hundredth of what the other kernels move: three launches of more blocks,
+// one for each reduction, would take longer than these do. `slopes` is [batch][position], the gradient by the student's
+// map.
 static __global__ void __launch_bounds__(kMostThreads)
     attention_compare_kernel(const AttentionTransferProblem p, const double* maps, float* slopes, double* partials) {
   const int64_t n = p.maps.positions;
@@ -82,7 +86,8 @@ static __global__ void __launch_bounds__(kMostThreads)
 }
 
 template <typename scalar_t, int kWidth>
-__global__ void __launch_bounds__(kThreads, kResident) attention_slope_kernel(const AttentionTransferProblem p, const float* slopes) {
+__global__ void __launch_bounds__(kThreads, kResident)
+    attention_slope_kernel(const AttentionTransferProblem p, const float* slopes) {
   using Block = MapTile<kWidth>;
   const MapPlace place = map_place<kWidth>(p.maps);
   if (!place.exists) return;

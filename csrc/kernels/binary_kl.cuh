@@ -54,7 +54,8 @@ __device__ inline BinaryKlTerm binary_kl_term(float s, float t, float weight, co
 
 // Weights of the logits from `inner` on; 0 for what the run's end does not leave.
 template <int kWidth>
-__device__ void load_weights(const BinaryKlProblem& p, int64_t begin, int64_t inner, int64_t left, float (&to)[kWidth]) {
+__device__ void load_weights(const BinaryKlProblem& p, int64_t begin, int64_t inner, int64_t left,
+                             float (&to)[kWidth]) {
 #pragma unroll
   for (int i = 0; i < kWidth; ++i) {
     to[i] = i >= left ? 0.0f : p.weight == nullptr ? 1.0f : p.weight[begin + (inner + i) * p.weight_inner];
@@ -79,7 +80,7 @@ __global__ void __launch_bounds__(kThreads, kResident) binary_kl_kernel(const Bi
        v += static_cast<int64_t>(gridDim.x) * kThreads) {
     const Division where = divide(v, vectors_of_run);
     const int64_t inner = where.remainder * kWidth, left = p.inner - inner;
-    const auto begin = [&](const int64_t(&strides)[kMaxDims]) { return offset(p.outer, strides, where.quotient); };
+    const auto begin = [&](const int64_t (&strides)[kMaxDims]) { return offset(p.outer, strides, where.quotient); };
     float s[kWidth], t[kWidth], slopes[kWidth], weights[kWidth], values[kWidth], total = 0.0f;
     load_run<kWidth>(static_cast<const scalar_t*>(p.student) + begin(p.outer.student) + inner, left, s);
     load_run<kWidth>(static_cast<const scalar_t*>(p.teacher) + begin(p.outer.teacher) + inner, left, t);

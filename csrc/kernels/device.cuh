@@ -10,8 +10,8 @@
 
 #include "../ops/problem.h"
 
-// The kernel's name in parentheses where it has commas; `shared` is the number of bytes that shared_memory() returns. On
-// the host, csrc/emulation runs it.
+// The kernel's name in parentheses where it has commas; `shared` is the number of bytes that shared_memory() returns.
+// On the host, csrc/emulation runs it.
 #ifdef __CUDACC__
 #define DETKD_LAUNCH(kernel, blocks, threads, shared, stream, ...) \
   kernel<<<blocks, threads, shared, stream>>>(__VA_ARGS__)
@@ -34,11 +34,11 @@ __device__ T* shared_memory() {
 }
 
 constexpr int kWarp = 32;
-constexpr int kThreads = 256;     // of a block, where nothing speaks for another number
+constexpr int kThreads = 256;      // of a block, where nothing speaks for another number
 constexpr int kMostThreads = 512;  // of any block: leaves 128 registers a thread
 
-// Blocks of kThreads that are to fit a multiprocessor, as a limit of 80 registers: left to itself ptxas sets itself lower
-// ones, and spills.
+// Blocks of kThreads that are to fit a multiprocessor, as a limit of 80 registers: left to itself ptxas sets itself
+// lower ones, and spills.
 constexpr int kResident = 3;
 
 DETKD_ANYWHERE constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }

@@ -1,5 +1,5 @@
-// What the kernels on feature maps share: a block takes a tile of neighbouring positions of one image, and its slices share
-// out the channels.
+// What the kernels on feature maps share: a block takes a tile of neighbouring positions of one image, and its slices
+// share out the channels.
 #pragma once
 
 #include "tile.cuh"

@@ -18,8 +18,8 @@ template <int kWidth>
 constexpr int kClassesOfWarp = kHeldClasses<kWidth> * (kWarp / KlTile<kWidth>::kAcross);
 constexpr int kMostColumnThreads = 384;  // leaves 168 registers a thread
 
-// A thread's vector of positions. Threads beyond the last vector work on it again and write nothing. What is needed late
-// is computed late: registers are full in between.
+// A thread's vector of positions. Threads beyond the last vector work on it again and write nothing. What is needed
+// late is computed late: registers are full in between.
 template <typename scalar_t, int kWidth>
 struct KlColumns {
   using Block = KlTile<kWidth>;
@@ -35,12 +35,8 @@ struct KlColumns {
     const Division where = divide(exists() ? position : positions() - kWidth, p.inner);
     return tensor + offset(p.outer, strides, where.quotient) + where.remainder;
   }
-  __device__ const scalar_t* student() const {
-    return place(static_cast<const scalar_t*>(p.student), p.outer.student);
-  }
-  __device__ const scalar_t* teacher() const {
-    return place(static_cast<const scalar_t*>(p.teacher), p.outer.teacher);
-  }
+  __device__ const scalar_t* student() const { return place(static_cast<const scalar_t*>(p.student), p.outer.student); }
+  __device__ const scalar_t* teacher() const { return place(static_cast<const scalar_t*>(p.teacher), p.outer.teacher); }
   __device__ bool has_gradient() const { return p.gradient != nullptr && exists(); }
   __device__ scalar_t* gradient() const { return place(static_cast<scalar_t*>(p.gradient), p.outer.gradient); }
 

@@ -1,5 +1,5 @@
-// CUDA kernels of detkd::kl_div where the classes of a position are neighbours in memory; see ops/problem.h for what they
-// compute. A team of threads takes a row and holds it in registers; a row that is too long for that is read twice.
+// CUDA kernels of detkd::kl_div where the classes of a position are neighbours in memory; see ops/problem.h for what
+// they compute. A team of threads takes a row and holds it in registers; a row that is too long for that is read twice.
 #pragma once
 
 #include "kl_div_terms.cuh"
@@ -33,7 +33,8 @@ struct BlockTeam {
   }
 };
 
-// One row of the problem. Teams beyond the last row work on it again, for the lanes that wait for them, and write nothing.
+// One row of the problem. Teams beyond the last row work on it again, for the lanes that wait for them, and write
+// nothing.
 template <typename scalar_t>
 struct KlRow {
   const scalar_t *student, *teacher;
@@ -53,7 +54,8 @@ struct KlRow {
     return p.weight == nullptr ? 1.0f : p.weight[offset(p.outer, p.outer.weight, index)];
   }
 
-  // Writes the row's value, or adds those of the block up for the second pass. `first`: the thread that speaks for its row.
+  // Writes the row's value, or adds those of the block up for the second pass. `first`: the thread that speaks for its
+  // row.
   __device__ void deliver(float value, bool first, const KlDivProblem& p, double* partials) const {
     if (!p.reduced) {
       if (first && owned) p.loss[offset(p.outer, p.outer.loss, index)] = value;
@@ -114,8 +116,8 @@ __global__ void __launch_bounds__(Team::kMost) kl_div_row_kernel(const KlDivProb
   }
 }
 
-// Calls body(first class, student, teacher) for the vectors of a row that this thread of a block owns. Two vectors of each
-// are asked for before the first is worked on.
+// Calls body(first class, student, teacher) for the vectors of a row that this thread of a block owns. Two vectors of
+// each are asked for before the first is worked on.
 template <int kWidth, typename scalar_t, typename Body>
 __device__ void each_vector(const KlRow<scalar_t>& row, int64_t classes, Body body) {
   constexpr int kAhead = 2;
@@ -141,15 +143,14 @@ __global__ void __launch_bounds__(kMostThreads) kl_div_long_row_kernel(const KlD
   const KlRow<scalar_t> row(p, blockIdx.x);
   const float rate = kl_rate(p);
   KlOnline online = KlOnline::nothing();
-  each_vector<kWidth>(row, p.classes, [&](int64_t, const float(&s)[kWidth], const float(&t)[kWidth]) {
-    online.add(s, t, rate);
-  });
+  each_vector<kWidth>(row, p.classes,
+                      [&](int64_t, const float (&s)[kWidth], const float (&t)[kWidth]) { online.add(s, t, rate); });
   online = over_block(online, MergeOnline{rate});
   const KlOutcome outcome = kl_outcome(online, row.weight(p), p);
   row.deliver(outcome.value, threadIdx.x == 0, p, partials);
   if (!row.has_gradient(p)) return;
   scalar_t* gradient = row.gradient(p);
-  each_vector<kWidth>(row, p.classes, [&](int64_t c, const float(&s)[kWidth], const float(&t)[kWidth]) {
+  each_vector<kWidth>(row, p.classes, [&](int64_t c, const float (&s)[kWidth], const float (&t)[kWidth]) {
     float slopes[kWidth];
 #pragma unroll
     for (int i = 0; i < kWidth; ++i) {

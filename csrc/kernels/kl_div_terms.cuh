@@ -1,6 +1,6 @@
-// What the kernels of detkd::kl_div compute from logits, whatever their layout; cpu/kernels/kl_div_terms.h says why in this
-// form. Beyond that, exponentials are summed for student and teacher apart: of a peaked student and a flat teacher the
-// sum of differences alone says too little about the student.
+// What the kernels of detkd::kl_div compute from logits, whatever their layout; cpu/kernels/kl_div_terms.h says why in
+// this form. Beyond that, exponentials are summed for student and teacher apart: of a peaked student and a flat teacher
+// the sum of differences alone says too little about the student.
 #pragma once
 
 #include "reduce.cuh"

@@ -28,7 +28,8 @@ __device__ T from_other_lane(const T& mine, int step) {
   return other;
 }
 
-// Over the lanes whose numbers differ in the bits from `first` up to `end`, both powers of two; all lanes of the warp call.
+// Over the lanes whose numbers differ in the bits from `first` up to `end`, both powers of two; all lanes of the warp
+// call.
 template <typename T, typename Combine>
 __device__ T over_lanes(T x, int first, int end, Combine combine) {
   for (int step = first; step < end; step *= 2) x = combine(x, from_other_lane(x, step));

@@ -1,7 +1,7 @@
 // CUDA kernels of detkd::standardized_mse; see ops/problem.h for what it computes: moments, then the gradient.
 //
-// With w = s - mean(s), v = t - mean(t) and 1/d_s = p, 1/d_t = q, it is g = p w - q v. Where the student nearly equals its
-// teacher all digits of that cancel, so that there it is g = p u + (p - q) v with u = (s - t) - mean(s - t), and
+// With w = s - mean(s), v = t - mean(t) and 1/d_s = p, 1/d_t = q, it is g = p w - q v. Where the student nearly equals
+// its teacher all digits of that cancel, so that there it is g = p u + (p - q) v with u = (s - t) - mean(s - t), and
 // var_s - var_t = (2 sum u v + sum u^2) / n, where nothing does. With either, moments suffice for the loss: one pass.
 #pragma once
 
@@ -24,8 +24,15 @@ struct Moments {
   __device__ Moments operator+(const Moments& b) const {
     const double all = n + b.n, share = b.n / all, by = n * share;
     const double du = b.u - u, dv = b.v - v, dw = b.w - w;
-    return {all, u + du * share, v + dv * share, w + dw * share, uu + b.uu + du * du * by, uv + b.uv + du * dv * by,
-            vv + b.vv + dv * dv * by, vw + b.vw + dv * dw * by, ww + b.ww + dw * dw * by};
+    return {all,
+            u + du * share,
+            v + dv * share,
+            w + dw * share,
+            uu + b.uu + du * du * by,
+            uv + b.uv + du * dv * by,
+            vv + b.vv + dv * dv * by,
+            vw + b.vw + dv * dw * by,
+            ww + b.ww + dw * dw * by};
   }
 };
 
@@ -54,7 +61,7 @@ struct ChannelPart {
   // How many values the block has.
   __device__ int64_t values() const {
     const int64_t left = vectors - part * kVectorsOfBlock<kWidth>;
-    return (left < kVectorsOfBlock<kWidth> ? left : kVectorsOfBlock<kWidth>) * kWidth;
+    return (left < kVectorsOfBlock<kWidth> ? left : kVectorsOfBlock<kWidth>)*kWidth;
   }
 
   struct Place {
@@ -81,14 +88,22 @@ struct ChannelPart {
 };
 
 // The centres are the means but for rounding, which is put right here.
-__device__ inline Moments about_means(const MomentSums& sums, double n, double centre_u, double centre_v, double centre_w) {
+__device__ inline Moments about_means(const MomentSums& sums, double n, double centre_u, double centre_v,
+                                      double centre_w) {
   const double u = sums.u / n, v = sums.v / n, w = sums.w / n;
-  return {n, centre_u + u, centre_v + v, centre_w + w, sums.uu - n * u * u, sums.uv - n * u * v, sums.vv - n * v * v,
-          sums.vw - n * v * w, sums.ww - n * w * w};
+  return {n,
+          centre_u + u,
+          centre_v + v,
+          centre_w + w,
+          sums.uu - n * u * u,
+          sums.uv - n * u * v,
+          sums.vv - n * v * v,
+          sums.vw - n * v * w,
+          sums.ww - n * w * w};
 }
 
-// Moments of a part: held in registers, first its means and then its sums around them, in float32; `parts` come together
-// in float64.
+// Moments of a part: held in registers, first its means and then its sums around them, in float32; `parts` come
+// together in float64.
 template <typename scalar_t, int kWidth>
 __global__ void __launch_bounds__(kThreads, 2) moments_kernel(const FeatureMaps maps, int64_t parts, Moments* moments) {
   const ChannelPart<scalar_t, kWidth> mine(maps, parts);
@@ -101,7 +116,8 @@ __global__ void __launch_bounds__(kThreads, 2) moments_kernel(const FeatureMaps 
     for (int i = 0; i < kWidth; ++i) sums = sums + MomentSums{s[k][i] - t[k][i], t[k][i], s[k][i], 0, 0, 0, 0, 0};
   }
   sums = over_block(sums, Sum{});
-  const float n = static_cast<float>(mine.values()), centre_u = sums.u / n, centre_v = sums.v / n, centre_w = sums.w / n;
+  const float n = static_cast<float>(mine.values()), centre_u = sums.u / n, centre_v = sums.v / n,
+              centre_w = sums.w / n;
   sums = {};
 #pragma unroll
   for (int k = 0; k < mine.kVectors; ++k) {
@@ -131,7 +147,8 @@ static __global__ void standardize_kernel(const StandardizedMseProblem p, int64_
   if (channel >= p.maps.channels) return;
   Moments all = moments[channel * parts];
   for (int64_t part = 1; part < parts; ++part) all = all + moments[channel * parts + part];
-  const double eps = p.eps, deviation_s = sqrt(not_negative(all.ww / all.n)), deviation_t = sqrt(not_negative(all.vv / all.n));
+  const double eps = p.eps, deviation_s = sqrt(not_negative(all.ww / all.n)),
+               deviation_t = sqrt(not_negative(all.vv / all.n));
   const double d_s = (deviation_s > eps ? deviation_s : eps) + eps, d_t = (deviation_t > eps ? deviation_t : eps) + eps;
   double wider = d_s - d_t;
   if (deviation_s > eps && deviation_t > eps) wider = (2 * all.uv + all.uu) / all.n / (deviation_s + deviation_t);
@@ -145,7 +162,8 @@ static __global__ void standardize_kernel(const StandardizedMseProblem p, int64_
   const double along = of_s * (near ? g_first + g_v : g_first);
   const double lean = deviation_s > eps ? along / (all.n * deviation_s) : 0.0, scale = of_s * p.maps.gradient_scale;
   slopes[channel] = {near ? 1.0f : 0.0f, static_cast<float>(near ? all.u : all.w), static_cast<float>(all.v),
-                     static_cast<float>((of_s - lean) * scale), static_cast<float>((near ? of_t - lean : of_t) * scale)};
+                     static_cast<float>((of_s - lean) * scale),
+                     static_cast<float>((near ? of_t - lean : of_t) * scale)};
 }
 
 template <typename scalar_t, int kWidth>

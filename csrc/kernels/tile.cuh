@@ -20,7 +20,8 @@ struct Tile {
   DETKD_ANYWHERE static constexpr unsigned slots(unsigned threads) { return threads / kWarp * kPositions; }
 
   // Folds over the slices what value(i) returns for the i-th position of this thread's vector: finish(position in the
-  // tile, folded) is called once for each position, by one thread; what it returns goes back to all threads of its column.
+  // tile, folded) is called once for each position, by one thread; what it returns goes back to all threads of its
+  // column.
   template <typename ValueOf, typename Combine, typename Finish>
   __device__ static auto fold(ValueOf value, Combine combine, Finish finish) {
     using Value = decltype(value(0));

@@ -1,5 +1,5 @@
-// Access to kWidth neighbouring elements at once: 16 bytes where everything is aligned, else one element. The gradient is
-// memory of its own and aligned, so that an unaligned student never shares its head with it: there is no path that
+// Access to kWidth neighbouring elements at once: 16 bytes where everything is aligned, else one element. The gradient
+// is memory of its own and aligned, so that an unaligned student never shares its head with it: there is no path that
 // peels one off.
 #pragma once
 
@@ -87,11 +87,14 @@ inline bool vectors_align(const LogitsProblem& p) {
 }
 
 inline bool vectors_align(const FeatureMaps& maps) {
-  const int64_t strides = maps.positions | maps.student_batch | maps.student_channel | maps.teacher_batch | maps.teacher_channel;
-  return whole_vectors(address(maps.student), address(maps.teacher), address(maps.gradient), strides * bytes_of(maps.type));
+  const int64_t strides =
+      maps.positions | maps.student_batch | maps.student_channel | maps.teacher_batch | maps.teacher_channel;
+  return whole_vectors(address(maps.student), address(maps.teacher), address(maps.gradient),
+                       strides * bytes_of(maps.type));
 }
 
-// Calls call(x, width) with x of the type's class, and with the width of vectors where they align or else of one element.
+// Calls call(x, width) with x of the type's class, and with the width of vectors where they align or else of one
+// element.
 template <typename Call>
 auto for_type_and_width(ScalarType type, bool aligned, const Call& call) {
   return for_type<__half, __nv_bfloat16>(type, [&](auto x) {

@@ -1,5 +1,5 @@
-// Stands in for CUDA's header of this name where the kernels are run on the host, for tests alone: the same sources, with
-// blocks one after another. A block's threads are fibers that change at barriers and shuffles, or with
+// Stands in for CUDA's header of this name where the kernels are run on the host, for tests alone: the same sources,
+// with blocks one after another. A block's threads are fibers that change at barriers and shuffles, or with
 // DETKD_REAL_THREADS threads, for the sanitizers.
 #pragma once
 
