@@ -2,16 +2,19 @@
 
 python tools/bench_ops.py [--device cpu|cuda] [--op kl_div ...] [--dtype float32|bfloat16|float16] [--output benchmarks]
 python tools/bench_ops.py [--device cpu|cuda] --table benchmarks
+python tools/bench_ops.py --static [--architecture sm_90 ...] [--output benchmarks]
 
 Forward alone, and forward with backward. Contestants take turns, so that a change of the machine's mood meets them all;
 figures are medians. Achieved bandwidth counts what any implementation must move at least: both inputs read once, the
-gradient written once. Writes ops-<device>-<dtype>.json and .png, and prints a table.
+gradient written once. Writes ops-<device>-<dtype>.json and .png, and prints a table. On a GPU Liger's kernel is timed too
+where it is installed and has the op. --static needs no GPU: see cuda_static.py; it writes ops-cuda-static.json.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
+import importlib.util
 import json
 import os
 import platform
@@ -45,6 +48,7 @@ class Case:
     shape: tuple[int, ...]
     fused: Loss
     plain: Loss
+    liger: Loss | None = None
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,18 @@ def kl_case(shape: tuple[int, ...], dim: int, label: str = "") -> Case:
         log_s, log_t = (s.float() / 2).log_softmax(dim), (t.float() / 2).log_softmax(dim)
         return F.kl_div(log_s, log_t, log_target=True, reduction="sum") * (4 * s.shape[dim] / s.numel())
 
-    return Case("kl_div", label or "rows", shape, lambda s, t: ops.kl_div(s, t, dim, 2.0, backend="fused"), plain)
+    liger = liger_kl() if dim == len(shape) - 1 else None
+    return Case("kl_div", label or "rows", shape, lambda s, t: ops.kl_div(s, t, dim, 2.0, backend="fused"), plain, liger)
+
+
+def liger_kl() -> Loss | None:
+    """Return the same of rows by Liger's kernel, which takes log-probabilities, or None where it is not installed."""
+    if not torch.cuda.is_available() or importlib.util.find_spec("liger_kernel") is None:
+        return None
+    from liger_kernel.transformers.kl_div import LigerKLDIVLoss
+
+    kl_div = LigerKLDIVLoss(reduction="batchmean", log_target=True)
+    return lambda s, t: 4 * kl_div((s.float() / 2).log_softmax(-1), (t.float() / 2).log_softmax(-1))
 
 
 def binary_case(temperature: float, beta: float) -> Case:
@@ -141,6 +156,8 @@ def measure(case: Case, dtype: torch.dtype, device: str, repeats: int) -> Result
     student = torch.randn(case.shape, device=device).to(dtype).requires_grad_()
     teacher = torch.randn(case.shape, device=device).to(dtype)
     losses = {"detkd": case.fused, "eager": case.plain, "compile": torch.compile(case.plain, dynamic=False)}
+    if device == "cuda" and case.liger is not None:
+        losses["liger"] = case.liger
 
     def forward(loss: Loss) -> None:
         with torch.no_grad():
@@ -218,11 +235,13 @@ def show(results: list[Result], copy: float) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("op", "", "shape", *(f"{name} ms" for name in CONTESTANTS), "× eager", "× compile", "GB/s", "memory")
+    timed = [*CONTESTANTS, *(["liger"] if any("liger" in r.forward_backward for r in results) else [])]
+    table = Table("op", "", "shape", *(f"{name} ms" for name in timed), "× eager", "× compile", "GB/s", "memory")
     for r in results:
         ms = r.forward_backward
         gains = [f"{ms[name] / ms['detkd']:.1f}" for name in CONTESTANTS[1:]]
-        row = [r.op, r.label, "×".join(map(str, r.shape)), *(f"{ms[name]:.2f}" for name in CONTESTANTS), *gains]
+        times = [f"{ms[name]:.2f}" if name in ms else "" for name in timed]
+        row = [r.op, r.label, "×".join(map(str, r.shape)), *times, *gains]
         table.add_row(*row, f"{r.gigabytes_per_second:.0f}", f"{r.extra_memory['detkd']:.2f}")
     console = Console(width=140)
     console.print(table)
@@ -280,18 +299,39 @@ def machine(device: str) -> str:
     return f"{names[0] if names else platform.processor()}, {torch.get_num_threads()} threads"
 
 
+def describe(arguments: argparse.Namespace) -> None:
+    """Show what compilers say about the CUDA kernels."""
+    import cuda_static
+
+    architectures = arguments.architecture or cuda_static.ARCHITECTURES
+    if unknown := set(architectures) - set(cuda_static.ARCHITECTURES):
+        raise ArgumentError(
+            f"Expected `--architecture` to be one of {list(cuda_static.ARCHITECTURES)}, but got {sorted(unknown)}."
+        )
+    kernels, predictions = cuda_static.report([(c.op, c.label, c.shape) for c in cases()], architectures)
+    cuda_static.show(kernels, predictions)
+    if arguments.output is not None:
+        arguments.output.mkdir(parents=True, exist_ok=True)
+        cuda_static.write(arguments.output / "ops-cuda-static.json", kernels, predictions)
+
+
 def main() -> None:
     """Parse the command line and run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--op", action="append", help="an op, as often as wanted (default: all)")
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32")
+    parser.add_argument("--static", action="store_true", help="describe the CUDA kernels without running them")
+    parser.add_argument("--architecture", action="append", help="for --static, as often as wanted (default: all six)")
     parser.add_argument("--repeats", type=int, default=9, help="timed rounds of each case (default 9)")
     parser.add_argument("--table", type=Path, help="only print docs/kernels.md's table from the records in this folder")
     parser.add_argument("--output", type=Path, help="folder for the JSON and the plot (default: print only)")
     arguments = parser.parse_args()
     if arguments.table is not None:
         print(markdown(arguments.table, arguments.device))
+        return
+    if arguments.static:
+        describe(arguments)
         return
     if arguments.device == "cuda" and not torch.cuda.is_available():
         raise ArgumentError("Expected `--device` to be there, but torch finds no CUDA device. Use --device cpu.")

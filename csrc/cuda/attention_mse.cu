@@ -5,32 +5,36 @@
 namespace detkd {
 namespace {
 
-int64_t blocks_of(const AttentionMseProblem& p) {
-  return (p.maps.batch * p.maps.positions + kThreads - 1) / kThreads;
+template <int kWidth>
+int64_t tiles_of(const FeatureMaps& maps) {
+  return maps.batch * tiles_of_image<kWidth>(maps.positions);
 }
 
-template <typename scalar_t>
-cudaError_t launch(const AttentionMseProblem& p, double* workspace, cudaStream_t stream) {
-  const FeatureMaps& maps = p.maps;
-  const FocalRoom room = FocalRoom::in(workspace, maps);
-  const unsigned blocks = static_cast<unsigned>(blocks_of(p)), images = static_cast<unsigned>(maps.batch);
-  const unsigned planes = static_cast<unsigned>(maps.batch * maps.channels);
-  DETKD_LAUNCH(focal_space_kernel<scalar_t>, blocks, kThreads, stream, p, room);
-  DETKD_LAUNCH(focal_depth_kernel<scalar_t>, planes, kThreads, stream, p, room);
-  DETKD_LAUNCH(focal_attention_kernel, images, kThreads, stream, p, room);
-  DETKD_LAUNCH(focal_error_kernel<scalar_t>, blocks, kThreads, stream, p, room);
-  DETKD_LAUNCH(ordered_sum<double>, 1, kThreads, stream, room.partials, maps.batch + blocks, 1.0 / maps.batch, maps.loss);
-  return cudaGetLastError();
+template <typename scalar_t, int kWidth>
+void launch(const AttentionMseProblem& p, double* workspace, cudaStream_t stream) {
+  const int64_t tiles = tiles_of<kWidth>(p.maps), sums = 2 * p.maps.batch + tiles;
+  const unsigned blocks = static_cast<unsigned>(tiles), axes = static_cast<unsigned>(2 * p.maps.batch);
+  const FocalRoom room = FocalRoom::in(workspace, p.maps, tiles);
+  const unsigned shared = MapTile<kWidth>::slots(kThreads) * sizeof(PairOfSums);
+  DETKD_LAUNCH((focal_sums_kernel<scalar_t, kWidth>), blocks, kThreads, shared, stream, p, room);
+  DETKD_LAUNCH(focal_attention_kernel, axes, kMostThreads, 0, stream, p, room, tiles / p.maps.batch);
+  DETKD_LAUNCH((focal_error_kernel<scalar_t, kWidth>), blocks, kThreads, 0, stream, p, room);
+  DETKD_LAUNCH(ordered_sum, 1, kMostThreads, 0, stream, room.partials, sums, 1.0 / p.maps.batch, p.maps.loss);
 }
 
 }  // namespace
 
+// Of the smallest tiles.
 int64_t attention_mse_workspace(const AttentionMseProblem& p) {
-  return 3 * p.maps.batch * (p.maps.positions + p.maps.channels) + p.maps.batch + blocks_of(p);
+  return FocalRoom::doubles(p.maps, tiles_of<1>(p.maps));
 }
 
 cudaError_t launch_attention_mse(const AttentionMseProblem& p, double* workspace, cudaStream_t stream) {
-  return for_type<__half, __nv_bfloat16>(p.maps.type, [&](auto x) { return launch<decltype(x)>(p, workspace, stream); });
+  if (!fits_grid(tiles_of<1>(p.maps))) return cudaErrorInvalidConfiguration;
+  return for_type_and_width(p.maps.type, vectors_align(p.maps), [&](auto x, auto width) {
+    launch<decltype(x), width>(p, workspace, stream);
+    return cudaGetLastError();
+  });
 }
 
 }  // namespace detkd

@@ -17,18 +17,6 @@
 
 namespace {
 
-detkd::LossAndGradient kl_div(const at::Tensor& student, const at::Tensor& teacher, int64_t dim, double temperature,
-                              const std::optional<at::Tensor>& weight, c10::string_view reduction, bool with_gradient) {
-  const c10::cuda::CUDAGuard guard(student.device());
-  const auto run = [&](const detkd::KlDivProblem& p) {
-    at::Tensor values;
-    if (p.reduced) values = at::empty({p.outer.count * p.inner}, student.options().dtype(at::kFloat));
-    C10_CUDA_CHECK(detkd::launch_kl_div(p, p.reduced ? values.mutable_data_ptr<float>() : nullptr,
-                                        c10::cuda::getCurrentCUDAStream()));
-  };
-  return detkd::call_kl_div(student, teacher, dim, temperature, weight, reduction, with_gradient, run);
-}
-
 // Launches with scratch that lives until the stream has passed it.
 template <typename Problem>
 auto launcher(const at::Tensor& student, int64_t (*room)(const Problem&),
@@ -37,6 +25,13 @@ auto launcher(const at::Tensor& student, int64_t (*room)(const Problem&),
     const at::Tensor workspace = at::empty({room(p)}, student.options().dtype(at::kDouble));
     C10_CUDA_CHECK(launch(p, workspace.mutable_data_ptr<double>(), c10::cuda::getCurrentCUDAStream()));
   };
+}
+
+detkd::LossAndGradient kl_div(const at::Tensor& student, const at::Tensor& teacher, int64_t dim, double temperature,
+                              const std::optional<at::Tensor>& weight, c10::string_view reduction, bool with_gradient) {
+  const c10::cuda::CUDAGuard guard(student.device());
+  return detkd::call_kl_div(student, teacher, dim, temperature, weight, reduction, with_gradient,
+                            launcher(student, &detkd::kl_div_workspace, &detkd::launch_kl_div));
 }
 
 detkd::LossAndGradient binary_kl(const at::Tensor& student, const at::Tensor& teacher, double temperature, double beta,

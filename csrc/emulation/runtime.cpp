@@ -3,14 +3,51 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <memory>
+#include <new>
+#include <utility>
 #include <vector>
 
 thread_local Dim3 threadIdx, blockIdx, blockDim, gridDim;
+std::atomic<uint64_t> emulation::moved = 0;
+
+void emulation::check_alignment(const void* address, size_t bytes) {
+  if (reinterpret_cast<uintptr_t>(address) % bytes == 0) return;
+  std::fprintf(stderr, "emulation: access of %zu bytes at %p\n", bytes, address);
+  std::abort();
+}
+
+namespace {
+
+std::string launches;
+std::vector<unsigned> slots;
+
+// Of the size that was asked for, so that AddressSanitizer sees what reaches beyond, and filled with NaN.
+struct SharedMemory {
+  explicit SharedMemory(unsigned bytes) : size(bytes), room(::operator new(size, std::align_val_t{16})) {
+    std::memset(room, 0xff, size);
+  }
+  ~SharedMemory() { ::operator delete(room, std::align_val_t{16}); }
+
+  size_t size;
+  void* room;
+};
+std::unique_ptr<SharedMemory> shared;
+
+void start_block(unsigned threads, unsigned shared_bytes) {
+  slots.assign(threads, 0);
+  shared = std::make_unique<SharedMemory>(shared_bytes);
+}
+
+}  // namespace
+
+std::string emulation::take_launches() { return std::exchange(launches, {}); }
+unsigned& emulation::slot(unsigned lane) { return slots[threadIdx.x / 32 * 32 + lane]; }
+void* emulation::shared_memory() { return shared->room; }
 
 #ifdef DETKD_REAL_THREADS
 
 #include <barrier>
-#include <memory>
 #include <thread>
 
 namespace {
@@ -18,22 +55,20 @@ namespace {
 using Barrier = std::barrier<>;
 std::unique_ptr<Barrier> block_barrier;
 std::vector<std::unique_ptr<Barrier>> warp_barriers;
-std::vector<uint64_t> slots;
 
 }  // namespace
 
 void emulation::wait_for_block() { block_barrier->arrive_and_wait(); }
 void emulation::wait_for_warp() { warp_barriers[threadIdx.x / 32]->arrive_and_wait(); }
-void* emulation::slot(unsigned lane) { return &slots[threadIdx.x / 32 * 32 + lane]; }
 
-void emulation::launch(unsigned blocks, unsigned threads, const std::function<void()>& body) {
+static void run_blocks(unsigned blocks, unsigned threads, unsigned shared_bytes, const std::function<void()>& body) {
   for (unsigned block = 0; block < blocks; ++block) {
     block_barrier = std::make_unique<Barrier>(threads);
     warp_barriers.clear();
     for (unsigned first = 0; first < threads; first += 32) {
       warp_barriers.push_back(std::make_unique<Barrier>(std::min(32u, threads - first)));
     }
-    slots.assign((threads + 31) / 32 * 32, 0);
+    start_block(threads, shared_bytes);
     std::vector<std::thread> running;
     for (unsigned i = 0; i < threads; ++i) {
       running.emplace_back([&, i] {
@@ -52,6 +87,7 @@ void emulation::launch(unsigned blocks, unsigned threads, const std::function<vo
 
 #else
 
+#include <setjmp.h>
 #include <ucontext.h>
 
 namespace {
@@ -60,26 +96,41 @@ constexpr size_t kStack = 64 << 10;
 
 enum class State { kReady, kAtBlock, kAtWarp, kDone };
 
+// Entered once by its context, and from then on by jumps, which cost no system call; it runs one block after the other.
 struct Fiber {
-  ucontext_t context;
-  std::vector<char> stack;
+  std::unique_ptr<char[]> stack{new char[kStack]};
+  bool entered = false;
+  jmp_buf place;
   State state = State::kReady;
 };
 
 std::vector<Fiber> fibers;
-ucontext_t scheduler;
+jmp_buf scheduler;
 unsigned running;
 const std::function<void()>* work;
-std::vector<uint64_t> slots;
 
 void stop_at(State state) {
   fibers[running].state = state;
-  swapcontext(&fibers[running].context, &scheduler);
+  if (_setjmp(fibers[running].place) == 0) _longjmp(scheduler, 1);
 }
 
 void enter() {
-  (*work)();
-  fibers[running].state = State::kDone;
+  for (;;) {
+    (*work)();
+    stop_at(State::kDone);
+  }
+}
+
+__attribute__((noinline)) void go_on(Fiber& fiber) {
+  if (_setjmp(scheduler) != 0) return;
+  if (fiber.entered) _longjmp(fiber.place, 1);
+  fiber.entered = true;
+  ucontext_t context;
+  getcontext(&context);
+  context.uc_stack.ss_sp = fiber.stack.get();
+  context.uc_stack.ss_size = kStack;
+  makecontext(&context, enter, 0);
+  setcontext(&context);
 }
 
 // Lets those go on who wait in [first, last) if nobody there is still to come.
@@ -101,7 +152,7 @@ bool step(unsigned threads) {
     if (fibers[i].state != State::kReady) continue;
     running = i;
     threadIdx.x = i;
-    swapcontext(&scheduler, &fibers[i].context);
+    go_on(fibers[i]);
     moved = true;
   }
   for (unsigned first = 0; first < threads; first += 32) {
@@ -114,29 +165,20 @@ bool step(unsigned threads) {
 
 void emulation::wait_for_block() { stop_at(State::kAtBlock); }
 void emulation::wait_for_warp() { stop_at(State::kAtWarp); }
-void* emulation::slot(unsigned lane) { return &slots[threadIdx.x / 32 * 32 + lane]; }
 
-void emulation::launch(unsigned blocks, unsigned threads, const std::function<void()>& body) {
+static void run_blocks(unsigned blocks, unsigned threads, unsigned shared_bytes, const std::function<void()>& body) {
   work = &body;
-  fibers.resize(threads);
+  if (fibers.size() < threads) fibers.resize(threads);
   blockDim = {threads, 1, 1};
   gridDim = {blocks, 1, 1};
   for (unsigned block = 0; block < blocks; ++block) {
     blockIdx = {block, 0, 0};
-    slots.assign((threads + 31) / 32 * 32, 0);
-    for (Fiber& fiber : fibers) {
-      fiber.stack.resize(kStack);
-      fiber.state = State::kReady;
-      getcontext(&fiber.context);
-      fiber.context.uc_stack.ss_sp = fiber.stack.data();
-      fiber.context.uc_stack.ss_size = kStack;
-      fiber.context.uc_link = &scheduler;
-      makecontext(&fiber.context, enter, 0);
-    }
+    start_block(threads, shared_bytes);
+    for (unsigned i = 0; i < threads; ++i) fibers[i].state = State::kReady;
     while (step(threads)) {
     }
-    for (const Fiber& fiber : fibers) {
-      if (fiber.state == State::kDone) continue;
+    for (unsigned i = 0; i < threads; ++i) {
+      if (fibers[i].state == State::kDone) continue;
       std::fprintf(stderr, "emulation: threads wait for others that never come\n");
       std::abort();
     }
@@ -144,3 +186,14 @@ void emulation::launch(unsigned blocks, unsigned threads, const std::function<vo
 }
 
 #endif
+
+void emulation::launch(const char* kernel, unsigned blocks, unsigned threads, unsigned shared_bytes,
+                       const std::function<void()>& body) {
+  const uint64_t before = moved;
+  run_blocks(blocks, threads, shared_bytes, body);
+  launches += kernel;
+  for (const uint64_t number : {uint64_t{blocks}, uint64_t{threads}, uint64_t{shared_bytes}, moved - before}) {
+    launches += '\t' + std::to_string(number);
+  }
+  launches += '\n';
+}

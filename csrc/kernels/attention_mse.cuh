@@ -1,127 +1,185 @@
-// CUDA kernels of detkd::attention_mse; see ops/problem.h for what it computes: sums of |f|, attention, then loss and gradient.
+// CUDA kernels of detkd::attention_mse; see ops/problem.h for what it computes: sums of |f|, attention, then loss and
+// gradient.
 #pragma once
 
-#include "device.cuh"
+#include "feature_tiles.cuh"
+#include "kl_div_terms.cuh"
 
 namespace detkd {
 
-// Where the parts of the workspace lie, in doubles: [student, teacher] sums, then attention, and the student's slopes.
+// Where the parts of the workspace lie. Sums are [student, teacher][batch][n]; attention is the teacher's and comes
+// with the slopes of the student's, [batch][n].
 struct FocalRoom {
-  double *space_s, *space_t, *space_slope;  // [batch][position]
-  double *depth_s, *depth_t, *depth_slope;  // [batch][channel]
-  double* partials;                         // one for each image, and one for each block of the last kernel
+  double *space, *depth;  // sums over channels and over positions
+  double* partials;       // two of each image, for its axes, and one of each tile
+  float *space_weight, *space_slope, *depth_weight, *depth_slope;
+  float* depth_of_tile;  // [tile of all images][student, teacher][channel]
 
-  __device__ __host__ static FocalRoom in(double* begin, const FeatureMaps& maps) {
+  static FocalRoom in(double* begin, const FeatureMaps& maps, int64_t tiles) {
     const int64_t space = maps.batch * maps.positions, depth = maps.batch * maps.channels;
-    double* channels = begin + 3 * space;
-    return {begin, begin + space, begin + 2 * space, channels, channels + depth, channels + 2 * depth, channels + 3 * depth};
+    double* partials = begin + 2 * (space + depth);
+    float* floats = reinterpret_cast<float*>(partials + 2 * maps.batch + tiles);
+    float* depth_floats = floats + 2 * space;
+    return {begin, begin + 2 * space, partials, floats, floats + space, depth_floats, depth_floats + depth,
+            depth_floats + 2 * depth};
+  }
+  static int64_t doubles(const FeatureMaps& maps, int64_t tiles) {
+    return 3 * maps.batch * (maps.positions + maps.channels) + 2 * maps.batch + tiles + tiles * maps.channels;
   }
 };
 
-template <typename scalar_t>
-__global__ void focal_space_kernel(const AttentionMseProblem p, FocalRoom room) {
-  const int64_t index = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-  if (index >= p.maps.batch * p.maps.positions) return;
-  const int64_t image = index / p.maps.positions, position = index % p.maps.positions;
-  double student = 0, teacher = 0;
-  for (int64_t c = 0; c < p.maps.channels; ++c) {
-    student += fabsf(to_float(student_plane<scalar_t>(p.maps, image, c)[position]));
-    teacher += fabsf(to_float(teacher_plane<scalar_t>(p.maps, image, c)[position]));
+// Adds |x| to the sums of a thread's positions; returns their sum over the tile.
+template <int kWidth, typename scalar_t>
+__device__ float add_magnitudes(const scalar_t* channel, bool exists, CompensatedSum (&sums)[kWidth]) {
+  float x[kWidth] = {}, along = 0.0f;
+  if (exists) load<kWidth>(channel, x);
+#pragma unroll
+  for (int i = 0; i < kWidth; ++i) {
+    sums[i].add(fabsf(x[i]));
+    along += fabsf(x[i]);
   }
-  room.space_s[index] = student;
-  room.space_t[index] = teacher;
+  return over_lanes(along, 1, MapTile<kWidth>::kAcross, Sum{});
 }
 
-// A block takes a channel of an image.
-template <typename scalar_t>
-__global__ void focal_depth_kernel(const AttentionMseProblem p, FocalRoom room) {
-  const int64_t image = blockIdx.x / p.maps.channels, channel = blockIdx.x % p.maps.channels;
-  double student = 0, teacher = 0;
-  for (int64_t i = threadIdx.x; i < p.maps.positions; i += kThreads) {
-    student += fabsf(to_float(student_plane<scalar_t>(p.maps, image, channel)[i]));
-    teacher += fabsf(to_float(teacher_plane<scalar_t>(p.maps, image, channel)[i]));
-  }
-  student = block_total(student);
-  teacher = block_total(teacher);
-  if (threadIdx.x == 0) {
-    room.depth_s[blockIdx.x] = student;
-    room.depth_t[blockIdx.x] = teacher;
-  }
-}
-
-// n * softmax(values / temperature), in place, by one block.
-__device__ inline void scaled_softmax(double* values, int64_t n, double temperature) {
-  __shared__ double tops[kThreads];
-  double top = values[0];
-  for (int64_t i = threadIdx.x; i < n; i += kThreads) top = fmax(top, values[i]);
-  tops[threadIdx.x] = top;
-  __syncthreads();
-  for (int i = 0; i < kThreads; ++i) top = fmax(top, tops[i]);
-  __syncthreads();  // nobody writes before all have read values[0] and the tops
-  double sum = 0;
-  for (int64_t i = threadIdx.x; i < n; i += kThreads) {
-    values[i] = exp((values[i] - top) / temperature);
-    sum += values[i];
-  }
-  sum = block_total(sum);
-  for (int64_t i = threadIdx.x; i < n; i += kThreads) values[i] *= n / sum;
-}
-
-// Attention of both along one axis from sums over `each` values; returns the L1 distance, and leaves the student's slopes.
-__device__ inline double compare_axis(double* student, double* teacher, double* slope, int64_t n, double each,
-                                      const AttentionMseProblem& p) {
-  scaled_softmax(student, n, p.temperature * each);
-  scaled_softmax(teacher, n, p.temperature * each);
-  double distance = 0, mean = 0;
-  for (int64_t i = threadIdx.x; i < n; i += kThreads) {
-    const double gap = student[i] - teacher[i];
-    distance += fabs(gap);
-    mean += ((gap > 0) - (gap < 0)) * student[i] / n;
-  }
-  distance = block_total(distance);
-  mean = block_total(mean);
-  for (int64_t i = threadIdx.x; i < n; i += kThreads) {
-    const double gap = student[i] - teacher[i], sign = (gap > 0) - (gap < 0);
-    slope[i] = p.attention_gain * student[i] * (sign - mean) / (p.temperature * each);
-  }
-  return distance;
-}
-
-// A block for each image.
-static __global__ void focal_attention_kernel(const AttentionMseProblem p, FocalRoom room) {
-  const int64_t positions = p.maps.positions, channels = p.maps.channels;
-  const int64_t space = blockIdx.x * positions, depth = blockIdx.x * channels;
-  const double across = compare_axis(room.space_s + space, room.space_t + space, room.space_slope + space, positions,
-                                     static_cast<double>(channels), p);
-  const double along = compare_axis(room.depth_s + depth, room.depth_t + depth, room.depth_slope + depth, channels,
-                                    static_cast<double>(positions), p);
-  if (threadIdx.x == 0) room.partials[blockIdx.x] = p.attention_gain * (across + along);
-}
-
-// A thread for each position; partial sums stand behind those of the images.
-template <typename scalar_t>
-__global__ void focal_error_kernel(const AttentionMseProblem p, FocalRoom room) {
+// A tile: sums over channels are finished, sums over positions are those of the tile.
+template <typename scalar_t, int kWidth>
+__global__ void __launch_bounds__(kThreads, kResident) focal_sums_kernel(const AttentionMseProblem p, FocalRoom room) {
+  using Block = MapTile<kWidth>;
   const FeatureMaps& maps = p.maps;
-  const int64_t index = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-  double sum = 0;
-  if (index < maps.batch * maps.positions) {
-    const int64_t image = index / maps.positions, position = index % maps.positions;
-    const float weight = static_cast<float>((p.weight == nullptr ? 1.0 : p.weight[index]) * room.space_t[index]);
-    for (int64_t c = 0; c < maps.channels; ++c) {
-      const float s = to_float(student_plane<scalar_t>(maps, image, c)[position]);
-      const float d = s - to_float(teacher_plane<scalar_t>(maps, image, c)[position]);
-      const int64_t channel = image * maps.channels + c;
-      // A weight of 0 counts 0, whatever it covers.
-      const float error = weight == 0.0f ? 0.0f : weight * static_cast<float>(room.depth_t[channel]) * d;
-      if (weight != 0.0f) sum += error * d;
-      if (maps.gradient == nullptr) continue;
-      const float slope = static_cast<float>(room.depth_slope[channel] + room.space_slope[index]);
-      const float sign = static_cast<float>((s > 0.0f) - (s < 0.0f));
-      put(gradient_plane<scalar_t>(maps, image, c) + position, (2.0f * error + sign * slope) * maps.gradient_scale);
+  const MapPlace place = map_place<kWidth>(maps);
+  float* depth = room.depth_of_tile + 2 * maps.channels * blockIdx.x;
+  CompensatedSum student[kWidth], teacher[kWidth];
+  // All threads of a warp stay together for its lanes' sums: those without a channel add nothing to the last one.
+#pragma unroll 2
+  for (int64_t first = 0; first < maps.channels; first += Block::slices()) {
+    const int64_t mine = first + Block::slice(), c = mine < maps.channels ? mine : maps.channels - 1;
+    const bool exists = place.exists && mine < maps.channels;
+    const float of_s =
+        add_magnitudes<kWidth>(student_plane<scalar_t>(maps, place.image, c) + place.position, exists, student);
+    const float of_t =
+        add_magnitudes<kWidth>(teacher_plane<scalar_t>(maps, place.image, c) + place.position, exists, teacher);
+    if (Block::column() == 0 && mine < maps.channels) {
+      depth[mine] = of_s;
+      depth[maps.channels + mine] = of_t;
     }
   }
-  sum = block_total(sum);
-  if (threadIdx.x == 0) room.partials[maps.batch + blockIdx.x] = sum;
+  write_maps<kWidth>(student, teacher, place, maps, room.space);
+}
+
+// One axis of an image: sums over `each` values at n places, and room for what comes of them.
+struct FocalAxis {
+  const double *student, *teacher;
+  int64_t n;
+  double each;
+  float *weight, *slope;
+
+  // The mean of |f| at a place, and the maxima of student and teacher, over the temperature, in units of log 2.
+  __device__ KlTerms terms(int64_t i, PairOfSums top, double rate) const {
+    const double s = student[i] - top.student, t = teacher[i] - top.teacher;
+    return kl_terms(static_cast<float>(s * rate), static_cast<float>(t * rate), static_cast<float>((s - t) * rate));
+  }
+};
+
+struct HigherSums {
+  __device__ PairOfSums operator()(const PairOfSums& a, const PairOfSums& b) const {
+    return {a.student < b.student ? b.student : a.student, a.teacher < b.teacher ? b.teacher : a.teacher};
+  }
+};
+
+// S = n softmax of student and teacher along an axis, and their L1 distance, which is returned. The difference of S
+// comes from that of the exponentials without cancellation, as kl_div's gradient does.
+__device__ inline double compare_axis(const FocalAxis& axis, const AttentionMseProblem& p) {
+  const double rate = kLog2E / (p.temperature * axis.each);
+  PairOfSums top{axis.student[0], axis.teacher[0]};
+  for (int64_t i = threadIdx.x; i < axis.n; i += blockDim.x)
+    top = HigherSums{}(top, {axis.student[i], axis.teacher[i]});
+  top = over_block(top, HigherSums{});
+  KlSums sums{0.0f, 0.0f, 0.0f, 0.0f};
+  for (int64_t i = threadIdx.x; i < axis.n; i += blockDim.x) sums.add(axis.terms(i, top, rate));
+  sums = over_block(sums, Sum{});
+  const float n = static_cast<float>(axis.n), rho = sums.d / sums.e_t, per_s = n / sums.e_s, per_t = n / sums.e_t;
+  PairOfSums found{0, 0};  // the distance, and the mean of S sign(difference)
+  for (int64_t i = threadIdx.x; i < axis.n; i += blockDim.x) {
+    const KlTerms term = axis.terms(i, top, rate);
+    const float gap = (term.d - rho * term.e_t) * per_s;
+    found = found + PairOfSums{fabsf(gap), copysignf(gap == 0.0f ? 0.0f : term.e_s * per_s, gap) / n};
+  }
+  found = over_block(found, Sum{});
+  const float gain = p.attention_gain / (p.temperature * static_cast<float>(axis.each));
+  for (int64_t i = threadIdx.x; i < axis.n; i += blockDim.x) {
+    const KlTerms term = axis.terms(i, top, rate);
+    const float gap = term.d - rho * term.e_t, sign = static_cast<float>((gap > 0.0f) - (gap < 0.0f));
+    axis.weight[i] = term.e_t * per_t;
+    axis.slope[i] = gain * term.e_s * per_s * (sign - static_cast<float>(found.teacher));
+  }
+  return found.student;
+}
+
+// Two blocks for each image, one an axis: they work on sums, a hundredth of what the other kernels move, so that three
+// launches of more blocks, one for each reduction, would take longer than these do.
+static __global__ void __launch_bounds__(kMostThreads)
+    focal_attention_kernel(const AttentionMseProblem p, FocalRoom room, int64_t tiles) {
+  const FeatureMaps& maps = p.maps;
+  const int64_t image = blockIdx.x / 2, space = image * maps.positions, depth = image * maps.channels;
+  double distance;
+  if (blockIdx.x % 2 == 0) {
+    const double* sums = room.space + space;
+    distance = compare_axis({sums, sums + maps.batch * maps.positions, maps.positions,
+                             static_cast<double>(maps.channels), room.space_weight + space, room.space_slope + space},
+                            p);
+  } else {
+    double* sums = room.depth + 2 * depth;
+    for (int64_t c = threadIdx.x; c < 2 * maps.channels; c += blockDim.x) {
+      double sum = 0;
+      for (int64_t tile = 0; tile < tiles; ++tile) {
+        sum += room.depth_of_tile[(image * tiles + tile) * 2 * maps.channels + c];
+      }
+      sums[c] = sum;
+    }
+    __syncthreads();
+    distance = compare_axis({sums, sums + maps.channels, maps.channels, static_cast<double>(maps.positions),
+                             room.depth_weight + depth, room.depth_slope + depth},
+                            p);
+  }
+  if (threadIdx.x == 0) room.partials[blockIdx.x] = p.attention_gain * distance;
+}
+
+// A tile; its partial sum stands behind those of the axes.
+template <typename scalar_t, int kWidth>
+__global__ void __launch_bounds__(kThreads, kResident) focal_error_kernel(const AttentionMseProblem p, FocalRoom room) {
+  using Block = MapTile<kWidth>;
+  const FeatureMaps& maps = p.maps;
+  const MapPlace place = map_place<kWidth>(maps);
+  CompensatedSum sum;
+  if (place.exists) {
+    float weight[kWidth], slope[kWidth];
+#pragma unroll
+    for (int i = 0; i < kWidth; ++i) {
+      const int64_t at = place.image * maps.positions + place.position + i;
+      weight[i] = (p.weight == nullptr ? 1.0f : p.weight[at]) * room.space_weight[at];
+      slope[i] = room.space_slope[at];
+    }
+#pragma unroll 2
+    for (int64_t c = Block::slice(); c < maps.channels; c += Block::slices()) {
+      const int64_t channel = place.image * maps.channels + c;
+      const float depth_weight = room.depth_weight[channel], depth_slope = room.depth_slope[channel];
+      float s[kWidth], t[kWidth], errors = 0.0f;
+      load<kWidth>(student_plane<scalar_t>(maps, place.image, c) + place.position, s);
+      load<kWidth>(teacher_plane<scalar_t>(maps, place.image, c) + place.position, t);
+#pragma unroll
+      for (int i = 0; i < kWidth; ++i) {
+        // A weight of 0 counts 0, whatever it covers.
+        const float d = weight[i] == 0.0f ? 0.0f : s[i] - t[i], error = weight[i] * depth_weight * d;
+        errors = fmaf(error, d, errors);
+        const float sign = static_cast<float>((s[i] > 0.0f) - (s[i] < 0.0f));
+        s[i] = (2.0f * error + sign * (slope[i] + depth_slope)) * maps.gradient_scale;
+      }
+      sum.add(errors);
+      if (maps.gradient != nullptr) store<kWidth>(gradient_plane<scalar_t>(maps, place.image, c) + place.position, s);
+    }
+  }
+  const double total = block_sum(sum.total());
+  if (threadIdx.x == 0) room.partials[2 * maps.batch + blockIdx.x] = total;
 }
 
 }  // namespace detkd

@@ -1,4 +1,4 @@
-// What the CUDA kernels share; no torch headers, so that they compile anywhere and fast.
+// What all CUDA kernels share; no torch headers, so that they compile anywhere and fast.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -6,76 +6,69 @@
 #include <cuda_runtime_api.h>
 
 #include <cstdint>
+#include <type_traits>
 
 #include "../ops/problem.h"
 
-// The kernel's name in parentheses where it has commas. On the host, csrc/emulation runs it.
+// The kernel's name in parentheses where it has commas; `shared` is the number of bytes that shared_memory() returns.
+// On the host, csrc/emulation runs it.
 #ifdef __CUDACC__
-#define DETKD_LAUNCH(kernel, blocks, threads, stream, ...) kernel<<<blocks, threads, 0, stream>>>(__VA_ARGS__)
+#define DETKD_LAUNCH(kernel, blocks, threads, shared, stream, ...) \
+  kernel<<<blocks, threads, shared, stream>>>(__VA_ARGS__)
 #else
-#define DETKD_LAUNCH(kernel, blocks, threads, stream, ...) \
-  emulation::launch(blocks, threads, [&] { kernel(__VA_ARGS__); })
+#define DETKD_LAUNCH(kernel, blocks, threads, shared, stream, ...) \
+  emulation::launch(emulation::name<kernel>(), blocks, threads, shared, [&] { kernel(__VA_ARGS__); })
 #endif
 
 namespace detkd {
 
+// The block's memory of the size that it was launched with.
+template <typename T>
+__device__ T* shared_memory() {
+#ifdef __CUDACC__
+  extern __shared__ __align__(16) unsigned char detkd_shared_memory[];
+  return reinterpret_cast<T*>(detkd_shared_memory);
+#else
+  return static_cast<T*>(emulation::shared_memory());
+#endif
+}
+
 constexpr int kWarp = 32;
-constexpr unsigned kAllLanes = 0xffffffffu;
+constexpr int kThreads = 256;      // of a block, where nothing speaks for another number
+constexpr int kMostThreads = 512;  // of any block: leaves 128 registers a thread
 
-__device__ inline float to_float(float x) { return x; }
-__device__ inline float to_float(__half x) { return __half2float(x); }
-__device__ inline float to_float(__nv_bfloat16 x) { return __bfloat162float(x); }
-__device__ inline void put(float* at, float x) { *at = x; }
-__device__ inline void put(__half* at, float x) { *at = __float2half_rn(x); }
-__device__ inline void put(__nv_bfloat16* at, float x) { *at = __float2bfloat16_rn(x); }
+// Blocks of kThreads that are to fit a multiprocessor, as a limit of 80 registers: left to itself ptxas sets itself
+// lower ones, and spills.
+constexpr int kResident = 3;
 
-__device__ inline float lowest() { return -__int_as_float(0x7f800000); }
-__device__ inline float not_a_number() { return __int_as_float(0x7fc00000); }
+DETKD_ANYWHERE constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// Lanes that share a position: either all of a warp, or one thread alone.
-struct WarpGroup {
-  static constexpr int kLanes = kWarp;
-  __device__ static int lane() { return threadIdx.x % kWarp; }
-  __device__ static float sum(float x) {
-    for (int step = kWarp / 2; step > 0; step /= 2) x += __shfl_xor_sync(kAllLanes, x, step);
-    return x;
-  }
-  __device__ static float max(float x) {
-    for (int step = kWarp / 2; step > 0; step /= 2) x = fmaxf(x, __shfl_xor_sync(kAllLanes, x, step));
-    return x;
-  }
+// a / b and what is left. A 64-bit division costs a hundred instructions, and nearly all numbers fit into 32 bits.
+struct Division {
+  int64_t quotient, remainder;
 };
-
-struct ThreadGroup {
-  static constexpr int kLanes = 1;
-  __device__ static int lane() { return 0; }
-  __device__ static float sum(float x) { return x; }
-  __device__ static float max(float x) { return x; }
-};
-
-constexpr int kThreads = 256;  // of every block
-
-// Sum over the threads of a block, in a fixed order; all of them get it.
-__device__ inline double block_total(double x) {
-  __shared__ double partial[kThreads];
-  partial[threadIdx.x] = x;
-  for (int step = kThreads / 2; step > 0; step /= 2) {
-    __syncthreads();
-    if (threadIdx.x < step) partial[threadIdx.x] += partial[threadIdx.x + step];
+__device__ inline Division divide(int64_t a, int64_t b) {
+  if (static_cast<uint64_t>(a | b) >> 32 == 0) {
+    const uint32_t small = static_cast<uint32_t>(a), by = static_cast<uint32_t>(b);
+    return {small / by, small % by};
   }
-  __syncthreads();
-  const double total = partial[0];
-  __syncthreads();  // before the room is used again
-  return total;
+  return {a / b, a % b};
 }
 
-// Sum of `count` values times `scale`, by one block in a fixed order: the same bits on every run.
-template <typename Value>
-__global__ void ordered_sum(const Value* values, int64_t count, double scale, float* total) {
-  double sum = 0;
-  for (int64_t i = threadIdx.x; i < count; i += kThreads) sum += values[i];
-  sum = block_total(sum);
-  if (threadIdx.x == 0) *total = static_cast<float>(sum * scale);
+// Where the index-th position of the outer dimensions lies in a tensor of these strides. Unlike offsets() it does one
+// tensor at a time and is not unrolled: few dimensions are left as a rule, and registers are what kernels run out of.
+__device__ inline int64_t offset(const Outer& outer, const int64_t (&strides)[kMaxDims], int64_t index) {
+  int64_t at = 0;
+#pragma unroll 1
+  for (int d = outer.ndim - 1; d > 0; --d) {
+    const Division where = divide(index, outer.size[d]);
+    at += where.remainder * strides[d];
+    index = where.quotient;
+  }
+  return at + index * strides[0];  // without outer dimensions index is 0
 }
+
+// Host: whether a grid has room for that many blocks.
+inline bool fits_grid(int64_t blocks) { return blocks <= INT32_MAX; }
 
 }  // namespace detkd

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from detkd.errors import ArgumentError
 from detkd.ops import binary_kl
-from tests.ops.reference import BACKENDS, BOUNDS, assert_close, dense_like
+from tests.ops.reference import BACKENDS, BOUNDS, DEVICES, assert_close, dense_like
 
 INF = float("inf")
 
@@ -47,12 +47,14 @@ def problems(draw: st.DrawFn) -> tuple[Tensor, Tensor, float]:
     return student, teacher, draw(st.sampled_from([0.5, 1.0, 2.0, 20.0]), label="temperature")
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @settings(max_examples=150, deadline=None)
 @given(problem=problems(), beta=st.sampled_from([0.0, 1.0, 1.5, 2.0]), kind=st.sampled_from(["kl", "bce"]))
-def test_against_float64(problem: tuple[Tensor, Tensor, float], beta: float, kind: str) -> None:
+def test_against_float64(device: str, problem: tuple[Tensor, Tensor, float], beta: float, kind: str) -> None:
     student, teacher, temperature = problem
     student = student.detach().requires_grad_()
-    values = binary_kl(student, teacher, temperature, beta, kind, reduction="none", backend="fused")  # type: ignore[arg-type]
+    pair = student.to(device), teacher.to(device)
+    values = binary_kl(*pair, temperature, beta, kind, reduction="none", backend="fused").cpu()  # type: ignore[arg-type]
     values.sum().backward()
     expected, scale, gradient, size = reference(student.detach(), teacher, temperature, beta, kind)
     assert not (values < 0).any()
@@ -76,12 +78,14 @@ def test_values_by_hand(backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("kind", ["kl", "bce"])
 @pytest.mark.parametrize("beta", [0.0, 1.0, 1.5])
-def test_infinite_logits(backend: str, kind: str, beta: float) -> None:
+def test_infinite_logits(backend: str, device: str, kind: str, beta: float) -> None:
     student = torch.tensor([INF, -INF, INF, -INF, 0.0, float("nan")], requires_grad=True)
     teacher = torch.tensor([INF, -INF, -INF, INF, INF, 0.0])
-    values = binary_kl(student, teacher, beta=beta, kind=kind, reduction="none", backend=backend)  # type: ignore[arg-type]
+    pair = student.to(device), teacher.to(device)
+    values = binary_kl(*pair, beta=beta, kind=kind, reduction="none", backend=backend).cpu()  # type: ignore[arg-type]
     assert values[:2].tolist() == [0.0, 0.0]
     assert values[2:4].tolist() == [INF, INF]
     torch.testing.assert_close(values[4].item(), math.log(2) * 0.5**beta)

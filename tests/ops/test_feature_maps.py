@@ -12,7 +12,7 @@ from torch import Tensor
 
 from detkd.errors import ArgumentError
 from detkd.ops import attention_mse, attention_transfer, standardized_mse
-from tests.ops.reference import BACKENDS, BOUNDS, assert_close
+from tests.ops.reference import BACKENDS, BOUNDS, DEVICES, assert_close
 
 
 def transfer(s: Tensor, t: Tensor, p: float = 2.0) -> Tensor:
@@ -54,13 +54,13 @@ def ops(weight: Tensor) -> dict[str, Op]:
 NAMES = list(ops(torch.ones(1)))
 
 
-def check(name: str, student: Tensor, teacher: Tensor, weight: Tensor, backend: str) -> None:
-    op, reference = ops(weight)[name]
+def check(name: str, student: Tensor, teacher: Tensor, weight: Tensor, backend: str, device: str = "cpu") -> None:
+    op, reference = ops(weight.to(device))[name][0], ops(weight)[name][1]
     student = student.detach().requires_grad_()
     exact = student.detach().double().requires_grad_()
     expected = reference(exact, teacher.double())
     (gradient,) = torch.autograd.grad(expected, exact)
-    loss = op(student, teacher, backend=backend)
+    loss = op(student.to(device), teacher.to(device), backend=backend).cpu()
     # As a gradient scaler would: above the type's floor, and below its top.
     factor = 1024.0 if student.dtype == torch.float16 and name != "focal" else 1.0
     (factor * loss).backward()
@@ -73,10 +73,11 @@ def check(name: str, student: Tensor, teacher: Tensor, weight: Tensor, backend: 
     assert_close("gradient", student.grad, factor * gradient, factor * gradient, BOUNDS[student.dtype], steps)
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
-def test_against_float64(name: str, data: st.DataObject) -> None:
+def test_against_float64(name: str, device: str, data: st.DataObject) -> None:
     n, c, h, w = (data.draw(st.integers(low, high)) for low, high in ((1, 3), (1, 40), (3, 30), (5, 30)))
     dtype = data.draw(st.sampled_from(list(BOUNDS)), label="dtype")
     torch.manual_seed(data.draw(st.integers(0, 99), label="seed"))
@@ -85,7 +86,7 @@ def test_against_float64(name: str, data: st.DataObject) -> None:
     if data.draw(st.booleans(), label="similar"):
         teacher = student + 0.3 * torch.randn_like(student)
     weight = torch.rand(n, h, w) * (torch.rand(n, h, w) < 0.8)
-    check(name, student.to(dtype), teacher.to(dtype), weight, "fused")
+    check(name, student.to(dtype), teacher.to(dtype), weight, "fused", device)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

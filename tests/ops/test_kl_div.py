@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from detkd.errors import ArgumentError, BackendError
 from detkd.ops import kl_div
 from detkd.ops._extension import cpu_capabilities, load_error
-from tests.ops.reference import BACKENDS, BOUNDS, assert_close, dense_like
+from tests.ops.reference import BACKENDS, BOUNDS, DEVICES, assert_close, dense_like
 
 INF = float("inf")
 
@@ -53,13 +53,13 @@ def problems(draw: st.DrawFn) -> tuple[Tensor, Tensor, int, float]:
     return student, teacher, dim, draw(st.sampled_from([0.5, 1.0, 4.0, 20.0]), label="temperature")
 
 
-@pytest.mark.parametrize("backend", ["fused"])
+@pytest.mark.parametrize("device", DEVICES)
 @settings(max_examples=200, deadline=None)
 @given(problem=problems())
-def test_against_float64(backend: str, problem: tuple[Tensor, Tensor, int, float]) -> None:
+def test_against_float64(device: str, problem: tuple[Tensor, Tensor, int, float]) -> None:
     student, teacher, dim, temperature = problem
     student = student.detach().requires_grad_()
-    rows = kl_div(student, teacher, dim, temperature, reduction="none", backend=backend)
+    rows = kl_div(student.to(device), teacher.to(device), dim, temperature, reduction="none", backend="fused").cpu()
     rows.sum().backward()
     expected, scale, gradient = reference(student.detach(), teacher, dim, temperature)
     void = (teacher == -INF).all(dim)
@@ -73,9 +73,10 @@ def test_against_float64(backend: str, problem: tuple[Tensor, Tensor, int, float
     assert_close("gradient", student.grad, gradient, gradient, BOUNDS[student.dtype])
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("shape", [(33, 80), (5, 1000), (3, 2, 70), (2, 4, 16, 33), (1, 50000), (3, 3000, 19)])
-def test_backends_agree(shape: tuple[int, ...]) -> None:
-    student, teacher = torch.randn(shape, requires_grad=True), torch.randn(shape)
+def test_backends_agree(shape: tuple[int, ...], device: str) -> None:
+    student, teacher = torch.randn(shape, device=device, requires_grad=True), torch.randn(shape, device=device)
     got, expected = (kl_div(student, teacher, -1 if len(shape) == 2 else 1, 3.0, backend=b) for b in ("fused", "reference"))
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
     (got_grad,), (expected_grad,) = torch.autograd.grad(got, student), torch.autograd.grad(expected, student)
@@ -102,15 +103,16 @@ def test_strided_input_weights_and_reductions(backend: str, dtype: torch.dtype) 
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dim", [0, 1])
-def test_void_and_infinite_entries(backend: str, dim: int) -> None:
+def test_void_and_infinite_entries(backend: str, dim: int, device: str) -> None:
     nan = float("nan")
     teacher = torch.tensor([[0.0, -INF], [-INF, -INF], [0.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.0, 0.0], [-INF, -INF]])
     student = torch.tensor([[0.0, -INF], [0.0, 0.0], [-INF, -INF], [0.0, nan], [nan, nan], [0.0, -INF], [0.0, nan]])
     if dim == 0:
         student, teacher = student.T, teacher.T
     student.requires_grad_()
-    rows = kl_div(student, teacher, dim, reduction="none", backend=backend)
+    rows = kl_div(student.to(device), teacher.to(device), dim, reduction="none", backend=backend).cpu()
     assert rows[[0, 1, 2]].tolist() == [0.0, 0.0, 0.0]
     assert rows[[3, 4]].isnan().all()
     assert rows[5] == INF
