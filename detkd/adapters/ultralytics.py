@@ -27,12 +27,14 @@ SIDES = 4
 
 
 def import_ultralytics() -> Any:
-    """Import ultralytics, made to load checkpoints without unpickling anything but its own classes.
+    """Import ultralytics, made to load checkpoints without unpickling anything but its own classes, and to install nothing.
 
     Raises:
         DetkdError: If it is not installed.
     """
-    os.environ.setdefault("ULTRALYTICS_SAFE_LOAD", "1")  # read by ultralytics once, while it is imported
+    # Read by ultralytics once, while it is imported. It would call pip where it misses a package, for a broken image too.
+    os.environ.setdefault("ULTRALYTICS_SAFE_LOAD", "1")
+    os.environ.setdefault("YOLO_AUTOINSTALL", "false")
     try:
         import ultralytics
     except ModuleNotFoundError as error:

@@ -179,7 +179,8 @@ def check_dataset(dataset: DetectionDataset, splits: tuple[str, ...]) -> None:
             try:
                 with Image.open(image) as opened:
                     opened.load()
-            except (OSError, SyntaxError, ValueError) as error:
+            # ImportError: once imported, ultralytics makes Pillow look for a HEIF plugin where a file is no picture.
+            except (OSError, SyntaxError, ValueError, ImportError) as error:
                 return f"{image}: expected a readable image, but: {error}.", 0
             try:
                 return None, len(read_labels(dataset.label_path(image), len(dataset.names)))
