@@ -178,24 +178,27 @@ class Distiller(nn.Module):
         """The weighted mean of each term over the teachers, and the student's features, through which they all pass."""
         student = self._student.take_outputs()
         size = (images.shape[2], images.shape[3])
-        shares, per_image = self._shares(student, outputs, targets)
+        aligned = [terms.pairing.align(student, teacher) for terms, teacher in zip(self._pairs(), outputs, strict=True)]
+        shares, per_image = self._shares([teacher for _, teacher in aligned], targets)
         totals: dict[str, Tensor] = {}
-        for index, (terms, teacher, share) in enumerate(zip(self._pairs(), outputs, shares, strict=True)):
-            own = student if per_image is None else scale_gradients(student, per_image[index] / share)
-            for name, value in terms(names, own, teacher, targets.boxes, size).items():
+        for index, (terms, share, whole) in enumerate(zip(self._pairs(), shares, outputs, strict=True)):
+            own, teacher = aligned[index]
+            if per_image is not None:
+                own = scale_gradients(own, per_image[index] / share)
+            for name, value in terms(names, own, teacher, whole, targets.boxes, size).items():
                 totals[name] = share * value + totals.get(name, 0.0)
         return totals, student.features
 
     def _shares(
-        self, student: DetectorOutputs, outputs: Sequence[DetectorOutputs], targets: Targets
+        self, teachers: Sequence[DetectorOutputs], targets: Targets
     ) -> tuple[Sequence[float | Tensor], Tensor | None]:
-        """Share of each teacher in the batch's loss, and where it varies by image the weights [K, B] behind it."""
+        """Share of each aligned teacher in the batch's loss, and where it varies by image the weights [K, B] behind it."""
         if self._ensemble == "mean":
             return self._weights, None
         losses = []
-        for terms, teacher in zip(self._pairs(), outputs, strict=True):
+        for terms, teacher in zip(self._pairs(), teachers, strict=True):
             common = Targets(targets.boxes, terms.pairing.common_classes(targets.classes))
-            losses.append(label_loss(terms.pairing.align(student, teacher)[1], common))
+            losses.append(label_loss(teacher, common))
         weights = confidence_weights(torch.stack(losses))
         return weights.mean(1).unbind(), weights
 

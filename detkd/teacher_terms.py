@@ -81,6 +81,7 @@ class TeacherTerms(nn.Module):
         names: Iterable[str],
         student: DetectorOutputs,
         teacher: DetectorOutputs,
+        whole: DetectorOutputs,
         target_boxes: Tensor,
         size: tuple[int, int],
     ) -> dict[str, Tensor]:
@@ -88,24 +89,24 @@ class TeacherTerms(nn.Module):
 
         Args:
             names: The terms to compute.
-            student: The student's outputs.
-            teacher: The teacher's outputs, in its own frame.
+            student: The student's outputs, as `pairing` aligns them with the teacher's.
+            teacher: The teacher's outputs, aligned with the student's.
+            whole: The teacher's outputs in its own frame, with all levels and classes.
             target_boxes: Labelled boxes in pixels, padded with zeros to the largest count, [B, M, 4].
             size: Height and width of the student's input in pixels.
         """
-        own, other = self.pairing.align(student, teacher)
-        levels = level_tensors(other, target_boxes, size)
+        levels = level_tensors(teacher, target_boxes, size)
         heads = [
-            dense_tensors(own, other, pair, target_boxes, size)
-            for pair in zip(own.heads, other.heads, strict=False)  # of end-to-end and other models, the common one
+            dense_tensors(student, teacher, pair, target_boxes, size)
+            for pair in zip(student.heads, teacher.heads, strict=False)  # of end-to-end and other models, the common one
         ]
         terms = {}
         for name in names:
             loss = self.losses[name]
             if isinstance(loss, nn.ModuleList):
-                terms[name] = torch.stack(self._level_parts(name, own.features, levels)).sum()
+                terms[name] = torch.stack(self._level_parts(name, student.features, levels)).sum()
             elif name in self.aligners:
-                terms[name] = loss(*_pick(heads[0] | self._crossed(own, teacher), self._inputs[name], name))
+                terms[name] = loss(*_pick(heads[0] | self._crossed(student, whole), self._inputs[name], name))
             else:
                 parts = [loss(*_pick(head, self._inputs[name], name)) for head in heads]
                 terms[name] = torch.stack(parts).mean()

@@ -58,7 +58,8 @@ def run_detection(config: DetectionConfig, *, resume: bool = False) -> Path:
         keep_freed_memory()
     folder = config.output / config.name
     _check_folder(folder, config, resume)
-    dataset = load_inputs(config)
+    dataset = load_data(config)
+    check_weights(config)
     torch.manual_seed(config.train.seed)  # the same student for the same seed, with or without a teacher
     student, origin = engine.build_model(config.student, dataset.names, role="student")
     print(f"student: {origin}")
@@ -111,8 +112,8 @@ def run_detection(config: DetectionConfig, *, resume: bool = False) -> Path:
     return folder
 
 
-def load_inputs(config: DetectionConfig) -> DetectionDataset:
-    """Read the data set of a run, and refuse what is missing or broken in it, and weights that are not there.
+def load_data(config: DetectionConfig) -> DetectionDataset:
+    """Read the data set of a run, and refuse what is missing or broken in it.
 
     Raises:
         DetkdError: If anything is wrong.
@@ -120,10 +121,18 @@ def load_inputs(config: DetectionConfig) -> DetectionDataset:
     dataset = DetectionDataset.load(config.data)
     watched = "val" if "val" in dataset.splits else "train"
     check_dataset(dataset, ("train", watched, *config.evaluate))
+    return dataset
+
+
+def check_weights(config: DetectionConfig) -> None:
+    """Refuse weights that are not there.
+
+    Raises:
+        WeightsError: Naming the first file that is missing.
+    """
     for spec in (config.student, *(config.distill.all_teachers if config.distill is not None else ())):
         if spec.weights is not None and not spec.weights.is_file():
             raise WeightsError(f"Expected a weights file, but there is none at {spec.weights}.")
-    return dataset
 
 
 def _check_folder(folder: Path, config: DetectionConfig, resume: bool) -> None:

@@ -62,6 +62,21 @@ def train(trainer: Any, data: Path, folder: Path, name: str = "yolo11n", **argum
     return yolo.trainer
 
 
+def train_first_epoch(trainer: Any, data: Path, folder: Path, name: str, *, epochs: int) -> Any:
+    """Cut a run short when its second epoch begins; returns its last checkpoint, ready to resume."""
+
+    def stop(trainer: Any) -> None:
+        if trainer.epoch == 1:
+            raise CutError
+
+    yolo = import_ultralytics().YOLO(str(student_yaml(name, folder)))
+    yolo.add_callback("on_train_epoch_start", stop)
+    place = {"project": str(folder), "name": "run", "exist_ok": True}
+    with pytest.raises(CutError):
+        yolo.train(trainer=trainer, data=str(data), **{**SMALL, **STEADY, **place, "epochs": epochs})
+    return import_ultralytics().YOLO(str(folder / "run" / "weights" / "last.pt"))
+
+
 def parameters(path: Path) -> dict[str, torch.Tensor]:
     return load_yolo(path).model.state_dict()
 
@@ -93,20 +108,10 @@ def test_a_student_inherits_once_and_not_again_when_it_resumes(
         return original(student, *rest)
 
     monkeypatch.setattr(detkd.ultralytics, "build_distiller", watch)
-    torch.manual_seed(5)
-
-    def stop(trainer: Any) -> None:
-        if trainer.epoch == 1:
-            raise CutError
-
-    yolo = import_ultralytics().YOLO(str(student_yaml("yolo11n", tmp_path)))
-    yolo.add_callback("on_train_epoch_start", stop)
-    place = {"project": str(tmp_path), "name": "run", "exist_ok": True}
-    with pytest.raises(CutError):
-        yolo.train(trainer=kind, data=str(resolved), **{**SMALL, **STEADY, **place, "epochs": 2})
+    again = train_first_epoch(kind, resolved, tmp_path, "yolo11n", epochs=2)
     teacher = build("yolo11n").state_dict()["model.0.conv.weight"]
     assert torch.equal(started[0], teacher)
-    import_ultralytics().YOLO(str(tmp_path / "run" / "weights" / "last.pt")).train(resume=True, trainer=kind)
+    again.train(resume=True, trainer=kind)
     assert not torch.equal(started[1], teacher)
 
 
@@ -212,17 +217,7 @@ def test_an_end_to_end_head_goes_on_counting_its_epochs(resolved: Path, tmp_path
     """Its criterion shifts weight from one head to the other, epoch by epoch."""
     torch.save({"model": build("yolo26n"), "train_args": {"task": "detect", "imgsz": 64}}, tmp_path / "teacher.pt")
     kind = distill_trainer(tmp_path / "teacher.pt", terms={"bckd": {}})
-
-    def stop(trainer: Any) -> None:
-        if trainer.epoch == 1:
-            raise CutError
-
-    yolo = import_ultralytics().YOLO(str(student_yaml("yolo26n", tmp_path)))
-    yolo.add_callback("on_train_epoch_start", stop)
-    place = {"project": str(tmp_path), "name": "run", "exist_ok": True}
-    with pytest.raises(CutError):
-        yolo.train(trainer=kind, data=str(resolved), **{**SMALL, **STEADY, **place, "epochs": 4})
-    again = import_ultralytics().YOLO(str(tmp_path / "run" / "weights" / "last.pt"))
+    again = train_first_epoch(kind, resolved, tmp_path, "yolo26n", epochs=4)
     counted = []
     again.add_callback("on_train_epoch_start", lambda t: counted.append(t.model.criterion._task.updates))
     again.train(resume=True, trainer=kind)
