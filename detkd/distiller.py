@@ -116,7 +116,8 @@ class Distiller(nn.Module):
         self.attach()
         try:
             with torch.no_grad():
-                model.eval()(images)  # batch statistics of a trial must not stay in the student
+                model.eval()  # batch statistics of a trial must not stay in the student
+                self._student.run(images)
                 nothing = Targets(images.new_zeros(len(images), 0, 4), images.new_zeros(len(images), 0, dtype=torch.long))
                 self._compute([term.name for term in self._terms], images, nothing, self._run_teachers(images, None))
         finally:

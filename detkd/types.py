@@ -20,12 +20,13 @@ class DensePredictions:
     M mask prototypes.
 
     Attributes:
-        logits: Class logits before the sigmoid, [B, C, A].
+        logits: Class logits before the sigmoid, [B, C, A]; of a softmax head [B, 1 + C, A], background first.
         boxes: Decoded boxes (x1, y1, x2, y2) in pixels of the network's input, [B, A, 4].
         bins: Logits of the distribution of each box side, [B, 4, R, A]; None for heads that regress sides directly.
         coefficients: Factors of the mask prototypes, [B, M, A]; None for detectors without masks.
         known: Where all of this is what the head said, [B, A]; elsewhere the logits are an average, the boxes and the rest
             mean nothing. None where everything is known.
+        softmax: Whether the classes exclude each other.
     """
 
     logits: Tensor
@@ -33,19 +34,41 @@ class DensePredictions:
     bins: Tensor | None = None
     coefficients: Tensor | None = None
     known: Tensor | None = None
+    softmax: bool = False
+
+
+@dataclass(frozen=True)
+class RegionPredictions:
+    """What the second stage of a detector says of proposed regions.
+
+    R regions, those of all images one after another, C classes.
+
+    Attributes:
+        proposals: The regions of each image, (x1, y1, x2, y2) in pixels of the network's input, [R_i, 4] each.
+        logits: Class logits of a softmax, background first, [R, 1 + C].
+        boxes: The regions as refined for each class, [R, C, 4]; C is 1 for a head that refines all classes alike.
+    """
+
+    proposals: tuple[Tensor, ...]
+    logits: Tensor
+    boxes: Tensor
 
 
 @dataclass(frozen=True)
 class DetectorOutputs:
-    """What a dense detector computed for one batch, in a form that no family owns.
+    """What a detector computed for one batch, in a form that no family owns.
 
     Attributes:
         features: Feature maps that enter the head, one a level, each [B, C_l, H_l, W_l].
-        heads: The predictions of each head: the one-to-many head, and behind it the one-to-one head of an end-to-end
-            detector.
-        anchor_points: Centres (x, y) of the anchors in pixels of the network's input, [A, 2].
+        heads: The predictions of each dense head of classes: the one-to-many head, and behind it the one-to-one head of an
+            end-to-end detector. None of them in a two-stage detector.
+        anchor_points: Centres (x, y) of the anchors in pixels of the network's input, [A, 2]; the anchors of one position
+            follow each other.
         stages: For each level the feature maps behind the first layer of the one-to-many head's box and class branches.
         prototypes: Mask prototypes, [B, M, H, W]; None for detectors without masks.
+        objectness: What a region proposal network says at every anchor, its only class being any object; None for
+            detectors of one stage.
+        regions: What the second stage says of the regions that it was shown; None where it has not run.
     """
 
     features: tuple[Tensor, ...]
@@ -53,6 +76,8 @@ class DetectorOutputs:
     anchor_points: Tensor
     stages: tuple[tuple[Tensor, Tensor], ...] = ()
     prototypes: Tensor | None = None
+    objectness: DensePredictions | None = None
+    regions: RegionPredictions | None = None
 
 
 @dataclass(frozen=True)
@@ -66,3 +91,16 @@ class Targets:
 
     boxes: Tensor
     classes: Tensor
+
+
+@dataclass(frozen=True)
+class Detections:
+    """What a detector finds in a batch, N boxes an image at most.
+
+    Attributes:
+        boxes: (x1, y1, x2, y2) in pixels of the network's input, zeros where there are fewer, [B, N, 4].
+        scores: Probability of every class, zeros where there are fewer boxes, [B, N, C].
+    """
+
+    boxes: Tensor
+    scores: Tensor

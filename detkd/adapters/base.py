@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor, nn
 
-    from detkd.types import DensePredictions, DetectorOutputs
+    from detkd.types import DensePredictions, DetectorOutputs, RegionPredictions
+
+# What a detector says at its anchors: independent classes, classes that exclude each other, or whether there is an object.
+DenseKind = Literal["sigmoid", "softmax", "objectness"]
+POINT = ((0.0, 0.0),)  # shapes of the anchors of a level whose positions have a point each, and no box
 
 
 class DetectorAdapter(Protocol):
@@ -18,17 +22,23 @@ class DetectorAdapter(Protocol):
     An adapter watches the model it was given by hooks and never changes it.
 
     Attributes:
-        model: The detector; calling it on images [B, 3, H, W] runs a forward pass that the hooks see.
-        class_names: Names of the classes, in the order of the logits.
+        model: The detector, as whoever trains it calls it.
+        class_names: Names of the classes, in the order of the logits (without a background).
         feature_channels: Channels of each feature level that enters the head, finest first.
         strides: Pixels of the network's input for one step on each level.
-        stage_channels: Channels behind the first layer of the head's box and class branches, for each level.
+        dense: What the dense head says.
+        anchor_shapes: Width and height in pixels of the anchors at each position, for each level; ``POINT`` where a
+            position has no box. Every level has as many.
+        stage_channels: Channels behind the first layer of the head's box and class branches, for each level; empty where
+            the head cannot be entered there, which ``cross_kd`` alone needs.
     """
 
     model: nn.Module
     class_names: tuple[str, ...]
     feature_channels: tuple[int, ...]
     strides: tuple[int, ...]
+    dense: DenseKind
+    anchor_shapes: tuple[tuple[tuple[float, float], ...], ...]
     stage_channels: tuple[tuple[int, int], ...]
 
     def attach(self) -> None:
@@ -36,6 +46,13 @@ class DetectorAdapter(Protocol):
 
     def detach(self) -> None:
         """Remove the hooks and let go of captured tensors."""
+
+    def run(self, images: Tensor) -> None:
+        """Run a forward pass that the hooks see, as far as the dense head.
+
+        Args:
+            images: RGB in [0, 1], [B, 3, H, W]; they reach the network at this size.
+        """
 
     def take_outputs(self) -> DetectorOutputs:
         """Return what the latest forward pass computed, and let go of it.
@@ -52,4 +69,26 @@ class DetectorAdapter(Protocol):
 
         Returns:
             Predictions at the anchors of those levels, finest first.
+        """
+
+
+@runtime_checkable
+class TwoStageAdapter(DetectorAdapter, Protocol):
+    """A view of a detector that proposes regions first and classifies them then."""
+
+    def propose(self, outputs: DetectorOutputs, size: tuple[int, int]) -> tuple[Tensor, ...]:
+        """The regions that the detector itself would classify in a test, best first, [R_i, 4] for each image.
+
+        Args:
+            outputs: The detector's own.
+            size: Height and width of its input in pixels.
+        """
+
+    def classify(self, features: Sequence[Tensor], proposals: Sequence[Tensor], size: tuple[int, int]) -> RegionPredictions:
+        """Run the second stage on any regions.
+
+        Args:
+            features: The detector's own feature maps, all of them.
+            proposals: The regions of each image, (x1, y1, x2, y2) in pixels of its input, [R_i, 4] each.
+            size: Height and width of its input in pixels.
         """

@@ -15,12 +15,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from detkd.adapters.base import POINT
 from detkd.errors import AdapterError, DetkdError, WeightsError
 from detkd.hooks import Capture
 from detkd.types import DensePredictions, DetectorOutputs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from detkd.adapters.base import DenseKind
 
 # Sides of a box: left, top, right, bottom distances from its anchor.
 SIDES = 4
@@ -86,6 +89,8 @@ class UltralyticsAdapter:
         self.class_names: tuple[str, ...] = tuple(names.values() if isinstance(names, dict) else names)
         self.feature_channels: tuple[int, ...] = tuple(_first_convolution(branch).in_channels for branch in head.cv2)
         self.strides: tuple[int, ...] = tuple(int(s) for s in head.stride)
+        self.dense: DenseKind = "sigmoid"
+        self.anchor_shapes: tuple[tuple[tuple[float, float], ...], ...] = (POINT,) * len(self.strides)
         self.stage_channels: tuple[tuple[int, int], ...] = tuple(
             (_last_convolution(box[0]).out_channels, _last_convolution(scores[0]).out_channels)
             for box, scores in zip(head.cv2, head.cv3, strict=True)
@@ -103,6 +108,10 @@ class UltralyticsAdapter:
     def detach(self) -> None:
         """Remove the hooks and let go of captured tensors."""
         self._capture.detach()
+
+    def run(self, images: Tensor) -> None:
+        """Run the model on images [B, 3, H, W]."""
+        self.model(images)
 
     def take_outputs(self) -> DetectorOutputs:
         """Return what the head saw and said in the latest forward pass, and let go of it."""

@@ -61,7 +61,7 @@ class LiveTeacher:
         if self.scale != 1:
             images = F.interpolate(images, scale_factor=self.scale, mode="bilinear", antialias=self.scale < 1)
         with self._autocast(images.device.type):
-            self.adapter.model(images.contiguous(memory_format=torch.channels_last))
+            self.adapter.run(images.contiguous(memory_format=torch.channels_last))
             return self.adapter.take_outputs()
 
     def _autocast(self, device: str) -> AbstractContextManager[None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -155,7 +155,8 @@ def _unpack_head(tensors: dict[str, Tensor], points: Tensor) -> DensePredictions
         blank = torch.zeros(len(chosen), len(points), dtype=torch.bool, device=chosen.device)
         whole["known"] = blank.scatter(-1, chosen.long(), True)
     whole["boxes"] = whole["boxes"].transpose(1, 2) + points.repeat(1, 2)
-    return DensePredictions(**whole)
+    parts: dict[str, Any] = dict(whole)
+    return DensePredictions(**parts)
 
 
 def _index(chosen: Tensor, tensor: Tensor) -> Tensor:
