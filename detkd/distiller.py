@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from detkd.balance import BalanceName, FixedWeights, GradientRatio, Uncertainty
 from detkd.errors import AdapterError
 from detkd.losses import LOSSES
-from detkd.teacher_terms import TeacherTerms, Term
+from detkd.teacher_terms import TeacherTerms, Term, with_regions
 from detkd.teachers.ensemble import EnsembleName, confidence_weights, label_loss, scale_gradients
 from detkd.types import Targets
 
@@ -179,27 +179,29 @@ class Distiller(nn.Module):
         """The weighted mean of each term over the teachers, and the student's features, through which they all pass."""
         student = self._student.take_outputs()
         size = (images.shape[2], images.shape[3])
+        if any(terms.places[name] == "regions" for terms in self._pairs() for name in names):
+            student = with_regions(self._student, student, size)  # training has shown it regions, a trial has not
         aligned = [terms.pairing.align(student, teacher) for terms, teacher in zip(self._pairs(), outputs, strict=True)]
-        shares, per_image = self._shares([teacher for _, teacher in aligned], targets)
+        shares, per_image = self._shares(outputs, targets, size)
         totals: dict[str, Tensor] = {}
         for index, (terms, share, whole) in enumerate(zip(self._pairs(), shares, outputs, strict=True)):
             own, teacher = aligned[index]
             if per_image is not None:
                 own = scale_gradients(own, per_image[index] / share)
-            for name, value in terms(names, own, teacher, whole, targets.boxes, size).items():
+            for name, value in terms(names, own, teacher, whole, targets, size).items():
                 totals[name] = share * value + totals.get(name, 0.0)
         return totals, student.features
 
     def _shares(
-        self, teachers: Sequence[DetectorOutputs], targets: Targets
+        self, teachers: Sequence[DetectorOutputs], targets: Targets, size: tuple[int, int]
     ) -> tuple[Sequence[float | Tensor], Tensor | None]:
-        """Share of each aligned teacher in the batch's loss, and where it varies by image the weights [K, B] behind it."""
+        """Share of each teacher in the batch's loss, and where it varies by image the weights [K, B] behind it."""
         if self._ensemble == "mean":
             return self._weights, None
         losses = []
         for terms, teacher in zip(self._pairs(), teachers, strict=True):
             common = Targets(targets.boxes, terms.pairing.common_classes(targets.classes))
-            losses.append(label_loss(teacher, common))
+            losses.append(label_loss(terms.candidates(teacher, size), common))
         weights = confidence_weights(torch.stack(losses))
         return weights.mean(1).unbind(), weights
 

@@ -15,11 +15,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from detkd.adapters.base import DetectorAdapter
-    from detkd.types import DensePredictions, DetectorOutputs
+    from detkd.types import DensePredictions, DetectorOutputs, RegionPredictions
+
+ANCHOR_TOLERANCE = 0.02  # anchors are rounded to whole pixels
 
 
 class Pairing:
-    """Fits the outputs of two dense detectors to each other.
+    """Fits the outputs of two detectors to each other.
 
     Levels meet where one step covers as many of the student's pixels; what lies on other levels is left out. Classes meet
     by name.
@@ -50,6 +52,7 @@ class Pairing:
         self.levels = _match_levels(student.strides, teacher.strides, scale)
         self._keep = [level for level, _ in self.levels], [level for _, level in self.levels]
         self._names = student.class_names, teacher.class_names
+        self._adapters = student, teacher
         self._classes = _match_classes(student.class_names, teacher.class_names, classes)
 
     def check_classes(self, term: str) -> None:
@@ -65,6 +68,31 @@ class Pairing:
                 f"{student} and the teacher {teacher}. Give the teacher's `classes` (student's name to teacher's name), or "
                 "distil what needs no classes (`pkd`, `cross_kd`)."
             )
+
+    def check_anchors(self, term: str) -> None:
+        """Refuse a term that compares what both say at each anchor, where the anchors are not the same.
+
+        Raises:
+            AdapterError: Naming what differs.
+        """
+        student, teacher = self._adapters
+        remedy = "distil features (`pkd`, `fgd`) or the teacher's detections (`detection_label`) instead."
+        if student.dense != teacher.dense:
+            raise AdapterError(
+                f"Expected teacher and student to say the same at their anchors for `{term}`, but the student says "
+                f"{student.dense} and the teacher {teacher.dense}: {remedy}"
+            )
+        for s, t in self.levels:
+            own, other = student.anchor_shapes[s], teacher.anchor_shapes[t]
+            if len(own) != len(other) or any(
+                abs(a * self.scale - b) > ANCHOR_TOLERANCE * max(a, b, 1.0)
+                for shapes in zip(own, other, strict=True)
+                for a, b in zip(*shapes, strict=True)
+            ):
+                raise AdapterError(
+                    f"Expected teacher and student to have the same anchors for `{term}`, but at stride "
+                    f"{student.strides[s]} the student has {_round(own)} and the teacher {_round(other)}: {remedy}"
+                )
 
     def common_classes(self, classes: Tensor) -> Tensor:
         """Positions of the student's class indices among the common classes, -1 for those that are not common."""
@@ -98,6 +126,15 @@ class Pairing:
         """The teacher's outputs on the common levels, with all its classes, boxes in the student's pixels."""
         return _select(teacher, self._keep[1], None, self.scale)
 
+    def all_levels(self, teacher: DetectorOutputs) -> DetectorOutputs:
+        """The teacher's outputs on all its levels, with the common classes, boxes in the student's pixels."""
+        classes = self._classes[1] if self._classes is not None else None
+        return _select(teacher, range(len(teacher.features)), classes, self.scale)
+
+    def teacher_regions(self, regions: RegionPredictions) -> RegionPredictions:
+        """What the teacher says of regions, with the common classes, in the student's pixels."""
+        return _select_regions(regions, self._classes[1] if self._classes is not None else None, self.scale)
+
 
 def _select(
     outputs: DetectorOutputs, levels: Sequence[int], classes: Sequence[int] | None, scale: float
@@ -105,7 +142,9 @@ def _select(
     """Outputs of some levels and classes, in pixels of an input smaller by `scale`; nothing is copied that stays whole."""
     if len(levels) == len(outputs.features) and classes is None and scale == 1:
         return outputs
-    counts = [feature.shape[2] * feature.shape[3] for feature in outputs.features]
+    positions = [feature.shape[2] * feature.shape[3] for feature in outputs.features]
+    shapes = len(outputs.anchor_points) // max(sum(positions), 1)
+    counts = [count * shapes for count in positions]
     index = None
     if len(levels) < len(counts):
         ranges = torch.arange(sum(counts), device=outputs.anchor_points.device).split(counts)
@@ -114,10 +153,10 @@ def _select(
     def anchors(tensor: Tensor, dim: int) -> Tensor:
         return tensor if index is None else tensor.index_select(dim, index)
 
-    def dense(head: DensePredictions) -> DensePredictions:
+    def dense(head: DensePredictions, classes: Sequence[int] | None = classes) -> DensePredictions:
         return replace(
             head,
-            logits=anchors(head.logits if classes is None else head.logits[:, list(classes)], -1),
+            logits=anchors(_pick_logits(head.logits, classes, background=head.softmax), -1),
             boxes=anchors(head.boxes, 1) / scale,
             bins=None if head.bins is None else anchors(head.bins, -1),
             coefficients=None if head.coefficients is None else anchors(head.coefficients, -1),
@@ -128,13 +167,41 @@ def _select(
         outputs,
         features=tuple(outputs.features[level] for level in levels),
         heads=tuple(dense(head) for head in outputs.heads),
+        objectness=None if outputs.objectness is None else dense(outputs.objectness, None),
+        regions=None if outputs.regions is None else _select_regions(outputs.regions, classes, scale),
         anchor_points=anchors(outputs.anchor_points, 0) / scale,
         stages=tuple(outputs.stages[level] for level in levels) if outputs.stages else (),
     )
 
 
+def _select_regions(regions: RegionPredictions, classes: Sequence[int] | None, scale: float) -> RegionPredictions:
+    whole = classes is None or regions.boxes.shape[1] == 1
+    return replace(
+        regions,
+        proposals=tuple(boxes / scale for boxes in regions.proposals),
+        logits=_pick_logits(regions.logits, classes, background=True),
+        boxes=(regions.boxes if whole else regions.boxes[:, list(classes or ())]) / scale,
+    )
+
+
+def _pick_logits(logits: Tensor, classes: Sequence[int] | None, *, background: bool) -> Tensor:
+    """Some classes of logits [N, C, ...], behind the background where there is one."""
+    if classes is None:
+        return logits
+    return logits[:, [0, *(1 + index for index in classes)] if background else list(classes)]
+
+
+def _round(shapes: Sequence[tuple[float, float]]) -> list[tuple[int, int]]:
+    return [(round(width), round(height)) for width, height in shapes]
+
+
 def _match_levels(student: Sequence[int], teacher: Sequence[int], scale: float) -> list[tuple[int, int]]:
-    pairs = [(s, t) for s, own in enumerate(student) for t, other in enumerate(teacher) if own * scale == other]
+    pairs = []
+    for s, own in enumerate(student):
+        alike = [t for t, other in enumerate(teacher) if own * scale == other]
+        turn = list(student[:s]).count(own)  # of several levels of one stride, the first meets the first
+        if turn < len(alike):
+            pairs.append((s, alike[turn]))
     if not pairs:
         raise AdapterError(
             f"Expected teacher and student to share a feature stride, but the teacher has {tuple(teacher)} at an input "

@@ -4,34 +4,45 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
+from detkd.adapters.base import TwoStageAdapter
 from detkd.aligners import make_aligner
+from detkd.detections import candidates, detect
 from detkd.errors import AdapterError
 from detkd.losses import LOSSES
 from detkd.pairing import Pairing
 from detkd.schedules import Schedule
 from detkd.teachers.packing import Kept
+from detkd.types import Targets
 from detkd.vocabulary import (
     CROSSED_NAMES,
     DENSE_NAMES,
+    DETECTED_NAMES,
     LEVEL_NAMES,
     MASK_NAMES,
     NEEDS_CLASSES,
+    REGION_NAMES,
+    SOFTMAX_NAMES,
+    TEACHER_DENSE_NAMES,
+    TEACHER_REGION_NAMES,
     completed,
     dense_tensors,
     level_tensors,
+    region_tensors,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from detkd.adapters.base import DetectorAdapter
     from detkd.teachers.base import Teacher
-    from detkd.types import DetectorOutputs
+    from detkd.types import Detections, DetectorOutputs, RegionPredictions
+
+Place = Literal["levels", "dense", "crossed", "regions"]
 
 
 @dataclass(frozen=True)
@@ -62,6 +73,7 @@ class TeacherTerms(nn.Module):
 
     Attributes:
         pairing: How the teacher's outputs are brought to the student's.
+        places: Where each loss works, by its name.
 
     Raises:
         AdapterError: If teacher and student do not fit each other in what a term needs.
@@ -72,17 +84,19 @@ class TeacherTerms(nn.Module):
         self._student, self._teacher = student, teacher.adapter
         self.pairing = Pairing(student, teacher.adapter, classes=teacher.classes, scale=teacher.scale)
         self._inputs = {term.name: loss_inputs(term.name) for term in terms}
-        self._check()
+        self.places = {name: find_place(name, inputs, student) for name, inputs in self._inputs.items()}
+        for name in self._inputs:
+            self._check(name)
         self.losses = nn.ModuleDict({term.name: self._build_loss(term) for term in terms})
         self.aligners = nn.ModuleDict({name: aligners for name in self.losses if (aligners := self._build_aligners(name))})
 
     def forward(
         self,
-        names: Iterable[str],
+        names: Collection[str],
         student: DetectorOutputs,
         teacher: DetectorOutputs,
         whole: DetectorOutputs,
-        target_boxes: Tensor,
+        targets: Targets,
         size: tuple[int, int],
     ) -> dict[str, Tensor]:
         """Compute the unweighted scalar of each named term.
@@ -92,25 +106,65 @@ class TeacherTerms(nn.Module):
             student: The student's outputs, as `pairing` aligns them with the teacher's.
             teacher: The teacher's outputs, aligned with the student's.
             whole: The teacher's outputs in its own frame, with all levels and classes.
-            target_boxes: Labelled boxes in pixels, padded with zeros to the largest count, [B, M, 4].
+            targets: The labels of the batch.
             size: Height and width of the student's input in pixels.
         """
-        levels = level_tensors(teacher, target_boxes, size)
+        places = {self.places[name] for name in names}
+        inputs = {key for name in names for key in self._inputs[name]}
+        levels = level_tensors(teacher, targets.boxes, size) if "levels" in places else []
+        found = self._detected(whole, size) if inputs & DETECTED_NAMES else {}
         heads = [
-            dense_tensors(student, teacher, pair, target_boxes, size)
-            for pair in zip(student.heads, teacher.heads, strict=False)  # of end-to-end and other models, the common one
+            dense_tensors(student, teacher, pair, targets.boxes, size) | found
+            for pair in zip(student.dense, teacher.dense, strict=False)  # of end-to-end and other models, the common one
         ]
+        regions = self._regions(inputs, student.regions, whole, targets, size) | found if "regions" in places else {}
         terms = {}
         for name in names:
-            loss = self.losses[name]
-            if isinstance(loss, nn.ModuleList):
+            loss, wanted, place = self.losses[name], self._inputs[name], self.places[name]
+            if place == "levels":
                 terms[name] = torch.stack(self._level_parts(name, student.features, levels)).sum()
-            elif name in self.aligners:
-                terms[name] = loss(*_pick(heads[0] | self._crossed(student, whole), self._inputs[name], name))
+            elif place == "crossed":
+                terms[name] = loss(*_pick(heads[0] | self._crossed(student, whole), wanted, name))
+            elif place == "regions":
+                terms[name] = loss(*_pick(regions, wanted, name))
             else:
-                parts = [loss(*_pick(head, self._inputs[name], name)) for head in heads]
-                terms[name] = torch.stack(parts).mean()
+                terms[name] = torch.stack([loss(*_pick(head, wanted, name)) for head in heads]).mean()
         return terms
+
+    def candidates(self, whole: DetectorOutputs, size: tuple[int, int]) -> Detections:
+        """All boxes that the teacher considers, with the common classes, in the student's pixels.
+
+        Args:
+            whole: The teacher's outputs in its own frame.
+            size: Height and width of the student's input in pixels.
+        """
+        outputs = with_regions(self._teacher, whole, self._teacher_size(size))
+        return candidates(self.pairing.all_levels(outputs))
+
+    def _detected(self, whole: DetectorOutputs, size: tuple[int, int]) -> dict[str, Tensor]:
+        """What is offered under ``DETECTED_NAMES``."""
+        found = detect(self.candidates(whole, size))
+        return {"detected_boxes": found.boxes, "detected_scores": found.scores}
+
+    def _regions(
+        self,
+        names: Collection[str],
+        own: RegionPredictions | None,
+        whole: DetectorOutputs,
+        targets: Targets,
+        size: tuple[int, int],
+    ) -> dict[str, Any]:
+        """What is offered under ``REGION_NAMES`` that any of the names asks for."""
+        assert own is not None, "the distiller sees to it that a two-stage student has run its second stage"
+        other = None
+        if TEACHER_REGION_NAMES & set(names) and isinstance(self._teacher, TwoStageAdapter):
+            proposals = [boxes * self.pairing.scale for boxes in own.proposals]
+            other = self.pairing.teacher_regions(_classify(self._teacher, whole, proposals, self._teacher_size(size)))
+        common = Targets(targets.boxes, self.pairing.common_classes(targets.classes))
+        return region_tensors(own, other, common)
+
+    def _teacher_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        return round(size[0] * self.pairing.scale), round(size[1] * self.pairing.scale)
 
     def _level_parts(self, name: str, features: Sequence[Tensor], levels: Sequence[Mapping[str, Any]]) -> list[Tensor]:
         losses, aligners = cast("nn.ModuleList", self.losses[name]), cast("nn.ModuleList", self.aligners[name])
@@ -165,18 +219,76 @@ class TeacherTerms(nn.Module):
             )
         return None
 
-    def _check(self) -> None:
+    def _check(self, name: str) -> None:
         """Refuse at the start what would only show as nonsense in the middle of a training run."""
-        known = {*LEVEL_NAMES, *DENSE_NAMES, *MASK_NAMES, *CROSSED_NAMES}
-        for name, inputs in self._inputs.items():
-            unknown = [key for key in inputs if key not in known]
-            if unknown:
-                raise AdapterError(
-                    f"Expected loss `{name}` to need only what a dense detector offers, but it needs {unknown}. "
-                    "A sigmoid head has no softmax over classes: use `bckd` for its classes."
-                )
-            if NEEDS_CLASSES & set(inputs):
-                self.pairing.check_classes(name)
+        inputs, place = set(self._inputs[name]), self.places[name]
+        if place == "regions" or (inputs & NEEDS_CLASSES and (place != "dense" or self._student.dense != "objectness")):
+            self.pairing.check_classes(name)
+        if place == "dense" and inputs & TEACHER_DENSE_NAMES:
+            self.pairing.check_anchors(name)
+        if place == "regions" and inputs & TEACHER_REGION_NAMES and not isinstance(self._teacher, TwoStageAdapter):
+            raise AdapterError(
+                f"Expected a teacher with a second stage for `{name}`, but {type(self._teacher.model).__name__} has none. "
+                "Use `region_label`, which learns from the detections of any teacher."
+            )
+        if place == "crossed" and not (self._student.stage_channels and self._teacher.stage_channels):
+            raise AdapterError(
+                f"Expected heads that can be entered behind their first layer for `{name}`, but that of "
+                f"{type((self._student if self._teacher.stage_channels else self._teacher).model).__name__} cannot."
+            )
+
+
+def find_place(name: str, inputs: Collection[str], student: DetectorAdapter) -> Place:
+    """Where a loss works, by the names that it asks for.
+
+    Raises:
+        AdapterError: If the student does not offer all of them in one place.
+    """
+    place: Place
+    if "student_feature" in inputs:
+        place, offered = "levels", set(LEVEL_NAMES)
+    elif CROSSED_NAMES.keys() & set(inputs):
+        place, offered = "crossed", {*CROSSED_NAMES, *DENSE_NAMES}
+    elif isinstance(student, TwoStageAdapter) and not set(inputs) <= _dense_names(student):
+        place, offered = "regions", set(REGION_NAMES)
+    else:
+        place, offered = "dense", _dense_names(student)
+    unknown = [key for key in inputs if key not in offered]
+    if unknown:
+        raise AdapterError(
+            f"Expected loss `{name}` to need only what {type(student.model).__name__} offers, but it needs {unknown}. "
+            "A sigmoid head has no softmax over classes (`bckd` is for its classes), a detector of one stage no regions."
+        )
+    return place
+
+
+def _dense_names(student: DetectorAdapter) -> set[str]:
+    """What a student's dense head can offer."""
+    absent = {"student_logits", "teacher_logits"} if student.dense == "softmax" else SOFTMAX_NAMES
+    if student.dense == "objectness":
+        absent = {*absent, *DETECTED_NAMES}  # these have classes
+    return {*DENSE_NAMES, *MASK_NAMES} - absent
+
+
+def with_regions(adapter: DetectorAdapter, outputs: DetectorOutputs, size: tuple[int, int]) -> DetectorOutputs:
+    """The outputs of a two-stage detector with what its second stage says of its own proposals, if it has not run.
+
+    Args:
+        adapter: Of the detector.
+        outputs: Its own, in its own frame.
+        size: Height and width of its input in pixels.
+    """
+    if outputs.regions is not None or not isinstance(adapter, TwoStageAdapter):
+        return outputs
+    with torch.no_grad():
+        return replace(outputs, regions=_classify(adapter, outputs, adapter.propose(outputs, size), size))
+
+
+def _classify(
+    adapter: TwoStageAdapter, outputs: DetectorOutputs, proposals: Sequence[Tensor], size: tuple[int, int]
+) -> RegionPredictions:
+    with torch.no_grad():  # the first stage may have computed in half precision
+        return adapter.classify([feature.float() for feature in outputs.features], proposals, size)
 
 
 def kept_for(student: DetectorAdapter, teacher: Teacher, terms: Sequence[Term], anchors: int) -> Kept:
@@ -192,13 +304,19 @@ def kept_for(student: DetectorAdapter, teacher: Teacher, terms: Sequence[Term], 
         AdapterError: If teacher and student share no level, or no classes by the given names.
     """
     pairing = Pairing(student, teacher.adapter, classes=teacher.classes, scale=teacher.scale)
-    names = {name for term in terms for name in loss_inputs(term.name)}
-    return Kept.needed(names, [level for _, level in pairing.levels], anchors)
+    inputs = {term.name: loss_inputs(term.name) for term in terms}
+    names = {name for wanted in inputs.values() for name in wanted}
+    levels: Sequence[int] = [level for _, level in pairing.levels] if "teacher_feature" in names else []
+    regions = {name for term, wanted in inputs.items() if find_place(term, wanted, student) == "regions" for name in wanted}
+    if isinstance(teacher.adapter, TwoStageAdapter) and (regions & TEACHER_REGION_NAMES or names & DETECTED_NAMES):
+        levels = range(len(teacher.adapter.strides))  # its second stage runs on what the cache holds
+    return Kept.needed(names, levels, anchors)
 
 
 def loss_inputs(name: str) -> tuple[str, ...]:
-    """Names of the tensors that a loss asks for."""
-    return tuple(inspect.signature(LOSSES[name].forward).parameters)[1:]
+    """Names of the tensors that a loss asks for: the parameters of its ``forward`` that have no default."""
+    parameters = list(inspect.signature(LOSSES[name].forward).parameters.values())[1:]
+    return tuple(parameter.name for parameter in parameters if parameter.default is parameter.empty)
 
 
 def _pick(offered: Mapping[str, Any], wanted: Sequence[str], term: str) -> list[Any]:

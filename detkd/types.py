@@ -79,6 +79,11 @@ class DetectorOutputs:
     objectness: DensePredictions | None = None
     regions: RegionPredictions | None = None
 
+    @property
+    def dense(self) -> tuple[DensePredictions, ...]:
+        """What is said at every anchor: the heads of classes, or of a two-stage detector its objectness."""
+        return (self.objectness,) if self.objectness is not None else self.heads
+
 
 @dataclass(frozen=True)
 class Targets:

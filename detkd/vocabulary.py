@@ -1,8 +1,9 @@
 """The names by which a loss may ask for tensors: the parameters of its ``forward``.
 
-Level names are offered once for each common level, dense names once for each head that both models have. B images, C
-common classes, A anchors of the common levels, R bins of a box side, M mask prototypes; boxes are (x1, y1, x2, y2) in
-pixels of the student's input.
+A loss works in one of three places. On feature maps, once for each common level; at the anchors, once for each dense head
+that both models have (of a two-stage detector, on its region proposal network); or on the regions that the student's second
+stage was shown. B images, C common classes, A anchors of the common levels, R regions of all images, N detections of the
+teacher, M labels or mask prototypes; boxes are (x1, y1, x2, y2) in pixels of the student's input.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from detkd.boxes import iou
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor
 
-    from detkd.types import DensePredictions, DetectorOutputs
+    from detkd.types import DensePredictions, DetectorOutputs, RegionPredictions, Targets
 
 LEVEL_NAMES = {
     "student_feature": "feature map behind the loss's aligner, [B, C_t, H, W]",
@@ -27,8 +30,10 @@ LEVEL_NAMES = {
     "stride": "pixels of one step on the map, a float",
 }
 DENSE_NAMES = {
-    "student_logits": "class logits before the sigmoid, [B, C, A]",
-    "teacher_logits": "class logits before the sigmoid, [B, C, A]",
+    "student_logits": "logits before the sigmoid of classes, or of objectness where C is 1, [B, C, A]",
+    "teacher_logits": "logits before the sigmoid of classes, or of objectness where C is 1, [B, C, A]",
+    "student_softmax_logits": "class logits of a softmax head, background first, [B, 1 + C, A]",
+    "teacher_softmax_logits": "class logits of a softmax head, background first, [B, 1 + C, A]",
     "student_boxes": "decoded boxes, [B, A, 4]",
     "teacher_boxes": "decoded boxes, [B, A, 4]",
     "student_bins": "logits of each box side's distribution, [B, 4, R, A], or None",
@@ -37,6 +42,8 @@ DENSE_NAMES = {
     "anchor_points": "centres of the anchors, [A, 2]",
     "target_boxes": "labelled boxes, padded with zeros to the largest count, [B, M, 4]",
     "image_size": "height and width of the student's input in pixels",
+    "detected_boxes": "what the teacher detects, padded with zeros to the largest count, [B, N, 4]",
+    "detected_scores": "probability of every class for each detection of the teacher, [B, N, C]",
 }
 MASK_NAMES = {
     "student_coefficients": "factors of the mask prototypes, [B, M, A]",
@@ -49,7 +56,34 @@ CROSSED_NAMES = {
     "crossed_boxes": "decoded boxes of the teacher's head on the student's features, [B, A, 4]",
     "whole_teacher_logits": "class logits over all of the teacher's classes, [B, all classes, A]",
 }
-NEEDS_CLASSES = {"student_logits", "teacher_logits"}  # in the same order in both
+REGION_NAMES = {
+    "student_softmax_logits": "class logits, background first, [R, 1 + C]",
+    "teacher_softmax_logits": "class logits of the teacher on the same regions, background first, [R, 1 + C]",
+    "student_boxes": "the region as refined for its labelled class, [R, 4]",
+    "teacher_boxes": "the region as the teacher refines it for that class, [R, 4]",
+    "class_boxes": "the region as the student refines it for each class, [R, C, 4], or [R, 1, 4] for all classes alike",
+    "proposals": "the regions, [R, 4]",
+    "proposal_images": "index of each region's image, [R]",
+    "labels": "1 + the class of the object that a region overlaps by half or more, 0 for background, -1 if not common, [R]",
+    "matched_boxes": "box of that object, [R, 4]; any where the label is not positive",
+    "detected_boxes": "what the teacher detects, padded with zeros to the largest count, [B, N, 4]",
+    "detected_scores": "probability of every class for each detection of the teacher, [B, N, C]",
+}
+DETECTED_NAMES = {"detected_boxes", "detected_scores"}
+SOFTMAX_NAMES = {"student_softmax_logits", "teacher_softmax_logits"}
+NEEDS_CLASSES = {"student_logits", "teacher_logits", "detected_scores", *SOFTMAX_NAMES}  # in the same order in both
+# What only a teacher with a head of the same kind can give, and what only one with a second stage can.
+TEACHER_DENSE_NAMES = {
+    "teacher_logits",
+    "teacher_softmax_logits",
+    "teacher_boxes",
+    "teacher_bins",
+    "teacher_confidence",
+    "teacher_coefficients",
+    "teacher_prototypes",
+}
+TEACHER_REGION_NAMES = {"teacher_softmax_logits", "teacher_boxes"}
+OBJECT_OVERLAP = 0.5  # IoU from which a region is taken for an object's, as in Faster R-CNN
 
 
 def dense_tensors(
@@ -59,11 +93,12 @@ def dense_tensors(
     target_boxes: Tensor,
     image_size: tuple[int, int],
 ) -> dict[str, Any]:
-    """What is offered under ``DENSE_NAMES`` and ``MASK_NAMES`` for one pair of heads."""
+    """What is offered under ``DENSE_NAMES`` and ``MASK_NAMES`` for one pair of heads, but the teacher's detections."""
     own, other = heads[0], completed(heads[1], heads[0])
+    kind = "softmax_logits" if own.softmax else "logits"
     return {
-        "student_logits": own.logits,
-        "teacher_logits": other.logits,
+        f"student_{kind}": own.logits,
+        f"teacher_{kind}": other.logits,
         "student_boxes": own.boxes,
         "teacher_boxes": other.boxes,
         "student_bins": own.bins,
@@ -82,7 +117,9 @@ def dense_tensors(
 def level_tensors(teacher: DetectorOutputs, target_boxes: Tensor, image_size: tuple[int, int]) -> list[Mapping[str, Any]]:
     """What is offered under ``LEVEL_NAMES`` on each level, but the student's feature, which waits for an aligner."""
     sizes = [feature.shape[2:] for feature in teacher.features]
-    scores = confidence(teacher.heads[0])[:, None].split([h * w for h, w in sizes], -1)
+    positions = [h * w for h, w in sizes]
+    best = confidence(teacher.dense[0])
+    scores = best.unflatten(1, (sum(positions), -1)).amax(2)[:, None].split(positions, -1)  # of a position's anchors
     return [
         {
             "teacher_feature": feature,
@@ -92,6 +129,54 @@ def level_tensors(teacher: DetectorOutputs, target_boxes: Tensor, image_size: tu
         }
         for feature, part, size in zip(teacher.features, scores, sizes, strict=True)
     ]
+
+
+def region_tensors(student: RegionPredictions, teacher: RegionPredictions | None, targets: Targets) -> dict[str, Any]:
+    """What is offered under ``REGION_NAMES``, but the teacher's detections.
+
+    Args:
+        student: Its second stage on the regions that it was shown.
+        teacher: The teacher's on the same regions, with the same classes; None where it has none.
+        targets: The labels, whose classes count the common ones.
+    """
+    proposals, images = torch.cat(student.proposals), image_of(student.proposals)
+    labels, matched = match(proposals, images, targets)
+    offered = {
+        "student_softmax_logits": student.logits,
+        "student_boxes": _of_class(student.boxes, labels),
+        "class_boxes": student.boxes,
+        "proposals": proposals,
+        "proposal_images": images,
+        "labels": labels,
+        "matched_boxes": matched,
+    }
+    if teacher is not None:
+        offered |= {"teacher_softmax_logits": teacher.logits, "teacher_boxes": _of_class(teacher.boxes, labels)}
+    return offered
+
+
+def image_of(proposals: Sequence[Tensor]) -> Tensor:
+    """Index of the image of each region, [R]."""
+    counts = torch.tensor([len(boxes) for boxes in proposals], device=proposals[0].device)
+    return torch.arange(len(proposals), device=counts.device).repeat_interleave(counts)
+
+
+@torch.no_grad()
+def match(proposals: Tensor, images: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
+    """The label and the box of the object that each region overlaps most; see ``labels`` and ``matched_boxes``."""
+    if targets.boxes.shape[1] == 0:
+        return torch.zeros_like(images), proposals
+    boxes, classes = targets.boxes[images], targets.classes[images]  # [R, M, 4], [R, M]
+    overlap, index = iou(proposals[:, None], boxes).max(1)
+    rows = torch.arange(len(index), device=index.device)
+    found = classes[rows, index]
+    labels = torch.where(found < 0, -1, found + 1)
+    return torch.where(overlap >= OBJECT_OVERLAP, labels, 0), boxes[rows, index]
+
+
+def _of_class(boxes: Tensor, labels: Tensor) -> Tensor:
+    """The boxes refined for the labelled classes, [R, 4], of [R, C, 4] or [R, 1, 4]; those of any class for no label."""
+    return boxes[torch.arange(len(labels), device=labels.device), (labels - 1).clamp(0, boxes.shape[1] - 1)]
 
 
 def completed(teacher: DensePredictions, student: DensePredictions) -> DensePredictions:
@@ -108,4 +193,5 @@ def completed(teacher: DensePredictions, student: DensePredictions) -> DensePred
 def confidence(head: DensePredictions) -> Tensor:
     """Best class probability at each anchor, [B, A]."""
     with torch.no_grad():
-        return head.logits.float().amax(1).sigmoid()
+        logits = head.logits.float()
+        return logits.softmax(1)[:, 1:].amax(1) if head.softmax else logits.amax(1).sigmoid()

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor
 
 from detkd.boxes import iou
+from detkd.vocabulary import image_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from detkd.types import DensePredictions, DetectorOutputs, Targets
+    from detkd.types import DensePredictions, Detections, DetectorOutputs, RegionPredictions, Targets
 
 EnsembleName = Literal["mean", "ca_mkd"]
 
@@ -39,26 +38,25 @@ def confidence_weights(losses: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def label_loss(teacher: DetectorOutputs, targets: Targets) -> Tensor:
-    r"""How badly a dense detector finds the labelled objects of each image.
+def label_loss(teacher: Detections, targets: Targets) -> Tensor:
+    r"""How badly a detector finds the labelled objects of each image.
 
-    The mean over the objects of :math:`-\log \max_a \sigma_{c}(a) \, \mathrm{IoU}(b_a, b)`: the best anchor must both name
+    The mean over the objects of :math:`-\log \max_a p_{c}(a) \, \mathrm{IoU}(b_a, b)`: the best candidate must both name
     the class and hit the box. It takes the place of the cross-entropy that CA-MKD weighs classifiers by.
 
     Args:
-        teacher: Outputs whose classes are in the order that `targets` counts in.
+        teacher: Its candidates, see :func:`detkd.detections.candidates`, classes in the order that `targets` counts in.
         targets: The labels; objects of class -1 are left out.
 
     Returns:
         [B], 0 for an image without objects.
     """
-    head = teacher.heads[0]
     real = targets.classes >= 0
-    if not real.any():
-        return head.boxes.new_zeros(len(head.boxes))
-    index = targets.classes.clamp(min=0)[..., None].expand(-1, -1, head.logits.shape[-1])
-    scores = head.logits.float().sigmoid().gather(1, index)  # [B, M, A]
-    hits = scores * iou(head.boxes.float()[:, None], targets.boxes[:, :, None])
+    if not real.any() or not teacher.boxes.shape[1]:
+        return teacher.boxes.new_zeros(len(teacher.boxes))
+    index = targets.classes.clamp(min=0)[..., None].expand(-1, -1, teacher.scores.shape[1])
+    scores = teacher.scores.transpose(1, 2).gather(1, index)  # [B, M, N]
+    hits = scores * iou(teacher.boxes[:, None], targets.boxes[:, :, None])
     losses = -hits.amax(2).clamp(min=1e-6).log()
     return (losses * real).sum(1) / real.sum(1).clamp(min=1)
 
@@ -83,23 +81,34 @@ def scale_gradients(student: DetectorOutputs, factors: Tensor) -> DetectorOutput
 
     A loss that is a sum over images is weighted by image so, whatever the loss is; only what it reports is not.
     """
-    return _map(student, lambda x: _ScaledGradient.apply(x, factors))
 
+    def scaled(x: Tensor) -> Tensor:
+        return cast("Tensor", _ScaledGradient.apply(x, factors))
 
-def _map(outputs: DetectorOutputs, change: Callable[[Tensor], Tensor]) -> DetectorOutputs:
     def dense(head: DensePredictions) -> DensePredictions:
         return replace(
             head,
-            logits=change(head.logits),
-            boxes=change(head.boxes),
-            bins=None if head.bins is None else change(head.bins),
-            coefficients=None if head.coefficients is None else change(head.coefficients),
+            logits=scaled(head.logits),
+            boxes=scaled(head.boxes),
+            bins=None if head.bins is None else scaled(head.bins),
+            coefficients=None if head.coefficients is None else scaled(head.coefficients),
         )
 
     return replace(
-        outputs,
-        features=tuple(change(feature) for feature in outputs.features),
-        heads=tuple(dense(head) for head in outputs.heads),
-        stages=tuple((change(box), change(scores)) for box, scores in outputs.stages),
-        prototypes=None if outputs.prototypes is None else change(outputs.prototypes),
+        student,
+        features=tuple(scaled(feature) for feature in student.features),
+        heads=tuple(dense(head) for head in student.heads),
+        stages=tuple((scaled(box), scaled(scores)) for box, scores in student.stages),
+        prototypes=None if student.prototypes is None else scaled(student.prototypes),
+        objectness=None if student.objectness is None else dense(student.objectness),
+        regions=None if student.regions is None else _scaled_regions(student.regions, factors),
+    )
+
+
+def _scaled_regions(regions: RegionPredictions, factors: Tensor) -> RegionPredictions:
+    by_region = factors[image_of(regions.proposals)]
+    return replace(
+        regions,
+        logits=_ScaledGradient.apply(regions.logits, by_region),
+        boxes=_ScaledGradient.apply(regions.boxes, by_region),
     )

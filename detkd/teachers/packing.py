@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from torch import Tensor
+
+    from detkd.adapters.base import DenseKind
 
 LARGEST = torch.finfo(torch.float16).max
 
@@ -42,7 +44,7 @@ class Kept:
 
         Args:
             names: Parameters of the losses' ``forward``.
-            levels: The teacher's levels that the student has, too.
+            levels: The teacher's levels whose feature maps the losses need.
             anchors: See above.
         """
         return cls(
@@ -50,7 +52,7 @@ class Kept:
             bins="teacher_bins" in names,
             coefficients="teacher_coefficients" in names,
             prototypes="teacher_prototypes" in names,
-            levels=tuple(levels) if "teacher_feature" in names else (),
+            levels=tuple(levels),
         )
 
 
@@ -61,19 +63,24 @@ class Frame:
     Attributes:
         features: Channels, height and width of each level.
         points: Centres of the anchors in pixels, [A, 2].
+        kind: Whether the heads say classes of their own (a sigmoid's or a softmax's), or objectness alone.
     """
 
     features: tuple[torch.Size, ...]
     points: Tensor
+    kind: DenseKind
 
     @classmethod
     def of(cls, outputs: DetectorOutputs) -> Frame:
         """The frame of any outputs for pictures of that size."""
-        return cls(tuple(feature.shape[1:] for feature in outputs.features), outputs.anchor_points)
+        kind: DenseKind = "objectness" if outputs.objectness is not None else "sigmoid"
+        if outputs.dense[0].softmax:
+            kind = "softmax"
+        return cls(tuple(feature.shape[1:] for feature in outputs.features), outputs.anchor_points, kind)
 
     def to(self, device: torch.device) -> Frame:
         """The frame on a device."""
-        return self if self.points.device == device else Frame(self.features, self.points.to(device))
+        return self if self.points.device == device else replace(self, points=self.points.to(device))
 
 
 def pack(outputs: DetectorOutputs, kept: Kept, *, like: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
@@ -87,7 +94,7 @@ def pack(outputs: DetectorOutputs, kept: Kept, *, like: Mapping[str, Tensor] | N
         like: Tensors of the same pictures packed before, whose anchors to keep instead of the best.
     """
     tensors: dict[str, Tensor] = {}
-    for number, head in enumerate(outputs.heads):
+    for number, head in enumerate(outputs.dense):
         prefix = f"heads.{number}."
         chosen = _best_anchors(head, kept.anchors) if like is None else like.get(f"{prefix}anchors")
         packed = _pack_head(head, outputs.anchor_points, kept, chosen)
@@ -111,14 +118,16 @@ def unpack(tensors: Mapping[str, Tensor], frame: Frame) -> DetectorOutputs:
             _, number, part = name.split(".")
             heads.setdefault(number, {})[part] = tensor
     batch = len(next(iter(values.values())))
+    dense = tuple(_unpack_head(heads[number], frame) for number in sorted(heads))
     return DetectorOutputs(
         features=tuple(
             values.get(f"features.{level}", torch.empty(batch, *shape, device="meta"))
             for level, shape in enumerate(frame.features)
         ),
-        heads=tuple(_unpack_head(heads[number], frame.points) for number in sorted(heads)),
+        heads=() if frame.kind == "objectness" else dense,
         anchor_points=frame.points,
         prototypes=values.get("prototypes"),
+        objectness=dense[0] if frame.kind == "objectness" else None,
     )
 
 
@@ -139,10 +148,11 @@ def _pack_head(head: DensePredictions, points: Tensor, kept: Kept, chosen: Tenso
     if chosen is None:
         return tensors
     packed = {name: tensor.gather(-1, _index(chosen, tensor)) for name, tensor in tensors.items()}
-    return {"anchors": chosen, "rest": _rest(head.logits, chosen), **packed}
+    return {"anchors": chosen, "rest": _rest(head, chosen), **packed}
 
 
-def _unpack_head(tensors: dict[str, Tensor], points: Tensor) -> DensePredictions:
+def _unpack_head(tensors: dict[str, Tensor], frame: Frame) -> DensePredictions:
+    points = frame.points
     chosen, rest = tensors.pop("anchors", None), tensors.pop("rest", None)
     whole = tensors
     if chosen is not None and rest is not None:
@@ -156,7 +166,7 @@ def _unpack_head(tensors: dict[str, Tensor], points: Tensor) -> DensePredictions
         whole["known"] = blank.scatter(-1, chosen.long(), True)
     whole["boxes"] = whole["boxes"].transpose(1, 2) + points.repeat(1, 2)
     parts: dict[str, Any] = dict(whole)
-    return DensePredictions(**parts)
+    return DensePredictions(**parts, softmax=frame.kind == "softmax")
 
 
 def _index(chosen: Tensor, tensor: Tensor) -> Tensor:
@@ -164,11 +174,13 @@ def _index(chosen: Tensor, tensor: Tensor) -> Tensor:
     return chosen.long().view(len(chosen), *[1] * (tensor.ndim - 2), -1).expand(*tensor.shape[:-1], -1)
 
 
-def _rest(logits: Tensor, chosen: Tensor) -> Tensor:
+def _rest(head: DensePredictions, chosen: Tensor) -> Tensor:
     """Logit of the mean probability of each class over the anchors that were not chosen, [B, C]."""
-    scores = logits.float().sigmoid()
+    logits = head.logits.float()
+    scores = logits.softmax(1) if head.softmax else logits.sigmoid()
     dropped = scores.scatter(-1, _index(chosen, scores), 0.0)
-    return (dropped.sum(-1) / (scores.shape[-1] - chosen.shape[1])).logit(eps=1e-7)
+    mean = dropped.sum(-1) / (scores.shape[-1] - chosen.shape[1])
+    return mean.clamp(min=1e-7).log() if head.softmax else mean.logit(eps=1e-7)
 
 
 def _half(tensor: Tensor) -> Tensor:

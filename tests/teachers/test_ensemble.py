@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from detkd.detections import candidates
 from detkd.losses import bckd
 from detkd.teachers.ensemble import confidence_weights, label_loss, scale_gradients
 from detkd.types import DensePredictions, DetectorOutputs, Targets
@@ -34,11 +35,11 @@ def test_label_loss_by_hand() -> None:
     targets = Targets(torch.zeros(2, 2, 4), torch.full((2, 2), -1))
     targets.boxes[0] = torch.tensor([[0.0, 0, 10, 10], [0.0, 0, 10, 10]])
     targets.classes[0] = torch.tensor([0, 1])
-    found = label_loss(outputs(logits, boxes), targets)
+    found = label_loss(candidates(outputs(logits, boxes)), targets)
     # class 0: score 1/2, IoU 1; class 1: score 3/4, IoU 1/2; an image without objects counts 0
     assert found.tolist() == pytest.approx([-(math.log(1 / 2) + math.log(3 / 8)) / 2, 0], abs=1e-5)
     nothing = Targets(torch.zeros(2, 0, 4), torch.zeros(2, 0, dtype=torch.long))
-    assert label_loss(outputs(logits, boxes), nothing).tolist() == [0, 0]
+    assert label_loss(candidates(outputs(logits, boxes)), nothing).tolist() == [0, 0]
 
 
 def test_scaled_gradients_weigh_any_loss_by_image() -> None:

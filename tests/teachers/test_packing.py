@@ -78,10 +78,10 @@ def test_the_best_anchors_are_kept_and_the_others_average() -> None:
 
 def test_only_what_terms_need_is_kept() -> None:
     names = {"student_logits", "teacher_logits", "teacher_boxes"}
-    assert Kept.needed(names, (1,), 9) == Kept(9)
-    assert Kept.needed({*names, "teacher_bins"}, (1,), 9) == Kept(9, bins=True)
+    assert Kept.needed(names, (), 9) == Kept(9)
+    assert Kept.needed({*names, "teacher_bins"}, (), 9) == Kept(9, bins=True)
     assert Kept.needed({"teacher_feature", "teacher_prototypes"}, (1,), 9) == Kept(9, prototypes=True, levels=(1,))
-    assert Kept.needed({"teacher_coefficients"}, (1,), 9) == Kept(9, coefficients=True)
+    assert Kept.needed({"teacher_coefficients"}, (), 9) == Kept(9, coefficients=True)
     whole = outputs()
     packed = pack(whole, Kept(ANCHORS, levels=(1,)))
     assert set(packed) == {f"heads.{number}.{part}" for number in (0, 1) for part in ("logits", "boxes")} | {"features.1"}
