@@ -29,6 +29,8 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 # The recommended recipe for YOLO: what else was tried beside it gained less, see docs/results.md.
 DEFAULT_TERMS: dict[str, Any] = {"bckd": {}}
+FamilyName = Literal["yolo", "torchvision"]
+TORCHVISION = ("fasterrcnn_", "maskrcnn_", "retinanet_", "fcos_", "ssdlite320_")  # how its models' names begin
 SCALES = (0.5, 1.0, 2.0, 4.0)
 TERM_KEYS = ("weight", "schedule")  # of every term, beside its loss's own arguments
 
@@ -44,6 +46,12 @@ class ModelConfig(_Strict):
     weights: Path | None = Field(None, description="checkpoint, or plain state dict that fills what fits")
     width: float | None = Field(None, gt=0, le=4, description="replaces the yaml's width multiple")
     depth: float | None = Field(None, gt=0, le=4, description="replaces the yaml's depth multiple")
+
+    @property
+    def family(self) -> FamilyName:
+        """The family that the model is of, by its name, or by the kind of its checkpoint."""
+        source = self.model or str(self.weights or "")
+        return "torchvision" if source.endswith(".safetensors") or source.startswith(TORCHVISION) else "yolo"
 
 
 class TeacherConfig(ModelConfig):
@@ -142,7 +150,6 @@ class DetectionConfig(_Strict):
     """One detection run of ``tools/train_det.py``."""
 
     name: Name = Field(description="folder of the run below `output`")
-    family: Literal["yolo"] = "yolo"
     output: Path = Path("runs")
     data: Path = Field(description="data.yaml of the data set")
     student: ModelConfig

@@ -21,8 +21,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from detkd.adapters.ultralytics import import_ultralytics
 from detkd.config import parse_distillation
 from detkd.engines.caching import make_caches
+from detkd.engines.distillation import build_distiller
 from detkd.engines.distilling.ultralytics import distilling
-from detkd.engines.ultralytics import build_distiller, build_model, torch_device
+from detkd.engines.families import build_model
+from detkd.engines.ultralytics import torch_device
 from detkd.engines.views.ultralytics import load_views, replaying
 from detkd.errors import ConfigError
 from detkd.inherit import select_weights
@@ -83,11 +85,14 @@ def distill_trainer(
 
     def make_distiller(trainer: Any, student: nn.Module) -> Distiller:
         names = list(trainer.data["names"].values())
-        models = [build_model(spec, names, role="teacher")[0] for spec in config.all_teachers]
+        imgsz = trainer.args.imgsz
+        models = [
+            build_model(spec, names, role="teacher", imgsz=round(imgsz * spec.scale))[0] for spec in config.all_teachers
+        ]
         if config.inherit and not trainer.resume:
             select_weights(student, models[0])
         pictures = None if config.views is None else trainer.train_loader.dataset
-        return build_distiller(student, models, config, trainer.args.imgsz, pictures)
+        return build_distiller(student, models, config, imgsz, pictures)
 
     base = SegmentationTrainer if task == "segment" else DetectionTrainer
     return distilling(base if config.views is None else replaying(base, config.views), make_distiller)
@@ -119,9 +124,8 @@ def cache_teacher(
     model = student.model
     pictures = load_views({**student.overrides, **arguments}, int(model.stride.max()), config.views)
     model.names = pictures.data["names"]
-    make_caches(
-        model, list(model.names.values()), config, pictures, torch_device(pictures.args.device), pictures.args.batch
-    )
+    args, names = pictures.args, list(model.names.values())
+    make_caches(model, names, config, pictures, torch_device(args.device), batch=args.batch, imgsz=args.imgsz)
 
 
 def _parse(

@@ -84,8 +84,9 @@ def contestants(arguments: argparse.Namespace, folder: Path) -> dict[str, Callab
     """What takes turns, by its title; a cache is made in the folder."""
     from detkd.adapters.ultralytics import import_ultralytics
     from detkd.config import ModelConfig, parse_distillation
+    from detkd.engines.distillation import build_distiller, cache_source
     from detkd.engines.distilling.ultralytics import DistillationCriterion, WeightLog
-    from detkd.engines.ultralytics import build_distiller, build_model, cache_source
+    from detkd.models.ultralytics import build_yolo
     from detkd.teachers.making import CacheMaker
     from detkd.teachers.store import View
 
@@ -95,13 +96,13 @@ def contestants(arguments: argparse.Namespace, folder: Path) -> dict[str, Callab
 
     def student() -> Any:
         torch.manual_seed(0)
-        model: Any = build_model(ModelConfig(model=arguments.student, width=arguments.width), CLASSES, role="student")[0]
+        model: Any = build_yolo(ModelConfig(model=arguments.student, width=arguments.width), CLASSES, role="student")[0]
         model.args = get_cfg(overrides={"imgsz": arguments.imgsz})
         return model.train()
 
     def teacher() -> Any:
         torch.manual_seed(1)
-        return build_model(ModelConfig(model=arguments.teacher), CLASSES, role="teacher")[0]
+        return build_yolo(ModelConfig(model=arguments.teacher), CLASSES, role="teacher")[0]
 
     batch: dict[str, Any] = random_batch(arguments.batch, arguments.imgsz)
     batch["views"] = [View("full", 0, image) for image in range(arguments.batch)]

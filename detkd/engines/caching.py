@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from detkd.data.detection import DetectionDataset, check_dataset
-from detkd.engines import ultralytics as engine
+from detkd.engines.distillation import cache_source
+from detkd.engines.families import FAMILIES, build_model
 from detkd.errors import ConfigError
 from detkd.report.console import RunsProgress
 from detkd.teachers.making import CacheMaker
@@ -38,11 +39,14 @@ def cache_teachers(config: DetectionConfig) -> list[Path]:
         raise ConfigError("distill.teacher.cache: expected the folder to make, but got none.")
     dataset = DetectionDataset.load(config.data)
     check_dataset(dataset, ("train",))
-    student, _ = engine.build_model(config.student, dataset.names, role="student")
+    engine = FAMILIES[config.student.family].engine
+    student, _ = build_model(config.student, dataset.names, role="student", imgsz=config.train.imgsz)
     pictures = engine.training_views(config, dataset, student)
     assert pictures is not None
     device = engine.torch_device(config.train.device)
-    return make_caches(student, dataset.names, config.distill, pictures, device, config.train.batch)
+    return make_caches(
+        student, dataset.names, config.distill, pictures, device, batch=config.train.batch, imgsz=config.train.imgsz
+    )
 
 
 def make_caches(
@@ -51,7 +55,9 @@ def make_caches(
     config: DistillConfig,
     pictures: Pictures,
     device: torch.device,
+    *,
     batch: int,
+    imgsz: int,
 ) -> list[Path]:
     """Make the cache of every teacher that has one configured.
 
@@ -62,6 +68,7 @@ def make_caches(
         pictures: The views of the run.
         device: Where the teachers run.
         batch: Pictures that they see at a time.
+        imgsz: Side of the student's input in pixels.
 
     Returns:
         The folders.
@@ -70,9 +77,9 @@ def make_caches(
     for spec in config.all_teachers:
         if spec.cache is None:
             continue
-        teacher, origin = engine.build_model(spec, names, role="teacher")
+        teacher, origin = build_model(spec, names, role="teacher", imgsz=round(imgsz * spec.scale))
         print(f"teacher: {origin}")
-        _make(engine.cache_source(student, teacher.to(device), spec, config, pictures), spec.cache, batch)
+        _make(cache_source(student, teacher.to(device), spec, config, pictures), spec.cache, batch)
         folders.append(spec.cache)
     return folders
 

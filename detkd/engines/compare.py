@@ -16,7 +16,7 @@ import yaml
 
 from detkd.config import dump_config, load_config, read_yaml
 from detkd.engines.detection import check_weights, load_data, run_detection
-from detkd.engines.ultralytics import LAST_CHECKPOINT
+from detkd.engines.families import FAMILIES
 from detkd.errors import ConfigError, DetkdError
 from detkd.evaluation.paired import paired_difference
 from detkd.files import write_json, write_text
@@ -194,7 +194,8 @@ def _run_apart(config: DetectionConfig) -> None:
 def _run_logged(config: DetectionConfig, log: Path) -> None:
     with log.open("a", encoding="utf-8") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
         try:
-            run_detection(config, resume=(config.output / config.name / LAST_CHECKPOINT).exists())
+            last = FAMILIES[config.student.family].engine.LAST_CHECKPOINT
+            run_detection(config, resume=(config.output / config.name / last).exists())
         except Exception:
             traceback.print_exc()
             sys.exit(1)

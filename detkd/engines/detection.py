@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from detkd import __version__
-from detkd.adapters.ultralytics import as_yolo, load_yolo
 from detkd.config import dump_config
 from detkd.data.detection import DetectionDataset, check_dataset
-from detkd.engines import ultralytics as engine
+from detkd.engines.distillation import build_distiller
+from detkd.engines.families import FAMILIES, build_model
 from detkd.errors import ConfigError, WeightsError
 from detkd.evaluation.coco import evaluate_coco
 from detkd.evaluation.cost import measure_cost
-from detkd.evaluation.ultralytics import predict_coco
 from detkd.files import copy_file, write_json, write_text
 from detkd.inherit import select_weights
 from detkd.memory import keep_freed_memory
@@ -29,11 +28,13 @@ from detkd.report.pictures import detection_panels
 from detkd.report.plots import plot_training
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from torch import nn
 
     from detkd.config import DetectionConfig
+    from detkd.engines.families import Family
 
 SCHEMA_VERSION = 2
 PICTURES = 4
@@ -49,7 +50,8 @@ def run_detection(config: DetectionConfig, *, resume: bool = False) -> Path:
         resume: Go on from the last epoch of a run that was cut short, with the same configuration.
 
     Returns:
-        The run folder: ``config.yaml``, ``results.json``, ``student.pt`` and ``ultralytics/``, see docs/run_folder.md.
+        The run folder: ``config.yaml``, ``results.json``, the student's checkpoint and its engine's folder, see
+        docs/run_folder.md.
 
     Raises:
         DetkdError: If the configuration, the data or the weights do not fit.
@@ -60,35 +62,37 @@ def run_detection(config: DetectionConfig, *, resume: bool = False) -> Path:
     _check_folder(folder, config, resume)
     dataset = load_data(config)
     check_weights(config)
+    family = FAMILIES[config.student.family]
+    family.engine.check(config)
     torch.manual_seed(config.train.seed)  # the same student for the same seed, with or without a teacher
-    student, origin = engine.build_model(config.student, dataset.names, role="student")
+    student, origin = build_model(config.student, dataset.names, role="student", imgsz=config.train.imgsz)
     print(f"student: {origin}")
     teachers: list[nn.Module] = []
     for spec in config.distill.all_teachers if config.distill is not None else ():
-        teacher, origin = engine.build_model(spec, dataset.names, role="teacher")
+        size = round(config.train.imgsz * spec.scale)
+        teacher, origin = build_model(spec, dataset.names, role="teacher", imgsz=size)
         print(f"teacher: {origin}")
         teachers.append(teacher)
     distiller = None
     if config.distill is not None:
         if config.distill.inherit:
             print(f"student: {select_weights(student, teachers[0])} tensors inherited from the teacher")
-        views = engine.training_views(config, dataset, student)
-        distiller = engine.build_distiller(student, teachers, config.distill, config.train.imgsz, views)
-    data_yaml = folder / "ultralytics" / "data.yaml"
-    arguments = engine.trainer_arguments(config, data_yaml, folder, resume=resume)
+        views = family.engine.training_views(config, dataset, student)
+        distiller = build_distiller(student, teachers, config.distill, config.train.imgsz, views)
 
     write_text(folder / "config.yaml", dump_config(config))
-    dataset.write_yaml(data_yaml)
-    trained = engine.train(student, distiller, arguments, config.distill.views if config.distill is not None else None)
-    copy_file(trained.checkpoint, folder / "student.pt")
-    models = {"student": load_yolo(folder / "student.pt").model.float()}
+    trained = family.engine.train(student, distiller, config, dataset, folder, resume=resume)
+    copy_file(trained.checkpoint, folder / family.checkpoint)
+    families = {"student": family}
+    models = {"student": family.load(folder / family.checkpoint)}
     roles = ["teacher"] if len(teachers) == 1 else [f"teacher {number + 1}" for number in range(len(teachers))]
-    models |= {role: teacher.cpu() for role, teacher in zip(roles, teachers, strict=True)}
-    report = _evaluate(models, dataset, config, folder)
+    for role, teacher, spec in zip(roles, teachers, config.distill.all_teachers if config.distill else (), strict=True):
+        models[role], families[role] = teacher.cpu(), FAMILIES[spec.family]
+    report = _evaluate(models, families, dataset, config, folder)
     results = {
         "schema_version": SCHEMA_VERSION,
         "task": "detect",
-        "family": config.family,
+        "family": config.student.family,
         "name": config.name,
         "seed": config.train.seed,
         "epochs": len(trained.history),
@@ -101,13 +105,13 @@ def run_detection(config: DetectionConfig, *, resume: bool = False) -> Path:
         "teachers": [report[role] for role in roles],
         "history": trained.history,
         "distill_weights": trained.weights,
-        "checkpoint": "student.pt",
+        "checkpoint": family.checkpoint,
         "command": sys.argv,
     }
     plot_training(trained.history, folder / "training.png", config.name)
     write_json(folder / "results.json", results)
     print_table(results_table([(role, report[role]) for role in (*roles, "student")], config.evaluate[-1]))
-    for name in ("student.pt", "results.json", "training.png", "detections.png"):
+    for name in (family.checkpoint, "results.json", "training.png", "detections.png"):
         print(folder / name)
     return folder
 
@@ -139,14 +143,15 @@ def _check_folder(folder: Path, config: DetectionConfig, resume: bool) -> None:
     """Refuse to overwrite a run, or to mix two."""
     if (folder / "results.json").exists():
         raise ConfigError(f"name: expected a new run, but {folder} holds a finished one. Choose another name.")
-    begun = (folder / engine.LAST_CHECKPOINT).exists()
+    last = FAMILIES[config.student.family].engine.LAST_CHECKPOINT
+    begun = (folder / last).exists()
     if begun and not resume:
         raise ConfigError(
             f"name: expected a new run, but {folder} holds one that was cut short. Give --resume to go on with it, or "
             "choose another name."
         )
     if resume and not begun:
-        raise ConfigError(f"name: expected {folder} to hold a run to resume, but it has no {engine.LAST_CHECKPOINT}.")
+        raise ConfigError(f"name: expected {folder} to hold a run to resume, but it has no {last}.")
     if resume and (folder / "config.yaml").read_text(encoding="utf-8") != dump_config(config):
         raise ConfigError(
             f"Expected the configuration that the run was started with, but it differs from {folder / 'config.yaml'}. "
@@ -155,7 +160,11 @@ def _check_folder(folder: Path, config: DetectionConfig, resume: bool) -> None:
 
 
 def _evaluate(
-    models: dict[str, nn.Module], dataset: DetectionDataset, config: DetectionConfig, folder: Path
+    models: Mapping[str, nn.Module],
+    families: Mapping[str, Family],
+    dataset: DetectionDataset,
+    config: DetectionConfig,
+    folder: Path,
 ) -> dict[str, Any]:
     """COCO metrics on every wanted split, and cost, of each model; pictures of the last split."""
     costs = measure_cost(models, config.train.imgsz)
@@ -165,9 +174,8 @@ def _evaluate(
     columns = {"ground truth": truths[last]["annotations"]}
     for role, model in models.items():
         metrics = {}
-        predictor = as_yolo(model)
         for split, truth in truths.items():
-            found = predict_coco(predictor, dataset.images(split), truth, imgsz=config.train.imgsz)
+            found = families[role].predict(model, dataset.images(split), truth, config.train.imgsz)
             if split == last:
                 columns[role] = found
             metrics[split] = evaluate_coco(truth, found).as_dict()

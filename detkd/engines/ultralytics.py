@@ -1,38 +1,31 @@
-"""Construction of YOLO students and teachers, and a student's training inside ultralytics' own trainer."""
+"""A YOLO student's training inside ultralytics' own trainer."""
 
 from __future__ import annotations
 
 import contextlib
-import copy
 import csv
 import logging
 import math
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import torch
-
-from detkd.adapters.ultralytics import UltralyticsAdapter, import_ultralytics, load_weights, load_yolo, read_state_dict
-from detkd.distiller import Distiller
+from detkd.adapters.ultralytics import UltralyticsAdapter, import_ultralytics
 from detkd.engines.distilling.ultralytics import distilling
+from detkd.engines.result import TrainingResult
 from detkd.engines.views.ultralytics import Views, load_views, replaying
-from detkd.errors import ConfigError, WeightsError
+from detkd.errors import ConfigError
 from detkd.report.console import TrainingProgress
-from detkd.teacher_terms import kept_for
-from detkd.teachers.cached import CachedTeacher
-from detkd.teachers.live import LiveTeacher
-from detkd.teachers.source import Source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    import torch
     from torch import nn
 
-    from detkd.config import DetectionConfig, DistillConfig, ModelConfig, TeacherConfig
+    from detkd.config import DetectionConfig
     from detkd.data.detection import DetectionDataset
-    from detkd.teachers.pictures import Pictures
+    from detkd.distiller import Distiller
 
 # What detkd sets itself from the sections of its own configuration.
 _RESERVED = (
@@ -49,78 +42,6 @@ _RESERVED = (
     "resume",
 )
 LAST_CHECKPOINT = Path("ultralytics", "weights", "last.pt")  # in a run's folder
-
-
-@dataclass
-class TrainingResult:
-    """What a training run leaves behind.
-
-    Attributes:
-        checkpoint: The best student on the validation split, a plain ultralytics checkpoint.
-        seconds: Wall-clock time of all epochs, validation after each included, also of those before a resumption.
-        history: One row an epoch as ultralytics' results.csv has it, by column name.
-        weights: Mean weight of every distillation term in each epoch.
-    """
-
-    checkpoint: Path
-    seconds: float
-    history: list[dict[str, float]]
-    weights: list[dict[str, float]]
-
-
-def build_model(spec: ModelConfig, class_names: Sequence[str], *, role: str) -> tuple[nn.Module, str]:
-    """Build a YOLO for a data set's classes and fill it with weights.
-
-    Args:
-        spec: Architecture and, or, weights. A checkpoint alone brings its own architecture.
-        class_names: Classes of the data set; an architecture is built for as many.
-        role: ``student`` or ``teacher``, for messages.
-
-    Returns:
-        The model in float32, and a sentence on where its weights came from.
-
-    Raises:
-        ConfigError: If neither architecture nor weights are given, or the architecture is unknown.
-        WeightsError: If the weights are missing, unreadable or fit nothing.
-    """
-    import_ultralytics()
-    names = dict(enumerate(class_names))
-    if spec.model is None or spec.model.endswith(".pt"):
-        weights = spec.weights if spec.model is None else Path(spec.model)
-        if weights is None:
-            raise ConfigError(f"{role}: expected `model` (name or yaml), `weights`, or both, but got neither.")
-        if read_state_dict(weights) is not None:
-            raise WeightsError(
-                f"{role}: expected `model` beside `weights`, because {weights} is a plain state dict, which does not "
-                "say its architecture. Add e.g. `model: yolov5n.yaml`."
-            )
-        return load_yolo(weights).model.float(), f"all tensors from {weights}"
-    model = _from_yaml(spec, len(names), role)
-    model.names = names
-    if spec.weights is None:
-        return model, "from scratch"
-    report = load_weights(model, spec.weights)
-    return model, f"{report} ({spec.weights})"
-
-
-def _from_yaml(spec: ModelConfig, classes: int, role: str) -> Any:
-    from ultralytics.nn.tasks import DetectionModel, yaml_model_load
-
-    try:
-        tree = copy.deepcopy(yaml_model_load(spec.model))
-    except (FileNotFoundError, OSError) as error:
-        raise ConfigError(
-            f"{role}.model: expected an ultralytics model yaml (such as yolov5n.yaml) or a path to one, but got "
-            f"{spec.model!r}."
-        ) from error
-    scale = tree.get("scale")
-    if (spec.width is not None or spec.depth is not None) and scale not in tree.get("scales", {}):
-        raise ConfigError(f"{role}: expected a yaml with scales for `width` and `depth`, but {spec.model} has none.")
-    if spec.width is not None:
-        tree["scales"][scale][1] = spec.width
-    if spec.depth is not None:
-        tree["scales"][scale][0] = spec.depth
-    return DetectionModel(tree, nc=classes, verbose=False)
 
 
 def trainer_arguments(config: DetectionConfig, data_yaml: Path, folder: Path, *, resume: bool = False) -> dict[str, Any]:
@@ -167,59 +88,6 @@ def trainer_arguments(config: DetectionConfig, data_yaml: Path, folder: Path, *,
         "exist_ok": True,
         "resume": str((folder / LAST_CHECKPOINT).resolve()) if resume else False,
     }
-
-
-def build_distiller(
-    student: nn.Module,
-    teachers: Sequence[nn.Module],
-    config: DistillConfig,
-    imgsz: int,
-    pictures: Pictures | None = None,
-) -> Distiller:
-    """Bind teachers and student, and try one forward pass so that a misfit shows before training starts.
-
-    Args:
-        student: The student.
-        teachers: Models of ``config.all_teachers``, in their order.
-        config: How they meet.
-        imgsz: Side of the student's input in pixels.
-        pictures: The views of the run, by which cached teachers are read; None runs every teacher.
-
-    Raises:
-        AdapterError: If a teacher and the student do not fit each other.
-        CacheError: If a teacher's cache is not of this run.
-    """
-    device = next(student.parameters()).device
-    for teacher in teachers:
-        teacher.to(device)
-    distiller = Distiller(
-        UltralyticsAdapter(student),
-        [
-            live_teacher(model, spec)
-            if spec.cache is None or pictures is None
-            else CachedTeacher(cache_source(student, model, spec, config, pictures), spec.cache)
-            for model, spec in zip(teachers, config.all_teachers, strict=True)
-        ],
-        config.losses(),
-        config.balance,
-        ensemble=config.ensemble,
-        weights=[spec.share for spec in config.all_teachers],
-    )
-    distiller.to(device).try_out(torch.zeros(1, 3, imgsz, imgsz, device=device))
-    return distiller
-
-
-def live_teacher(model: nn.Module, spec: TeacherConfig) -> LiveTeacher:
-    """A teacher that runs."""
-    return LiveTeacher(UltralyticsAdapter(model), scale=spec.scale, classes=spec.classes, precision=spec.precision)
-
-
-def cache_source(
-    student: nn.Module, model: nn.Module, spec: TeacherConfig, config: DistillConfig, pictures: Pictures
-) -> Source:
-    """What a teacher's cache is made from: the teacher, the pictures, and what the terms need of it."""
-    live = live_teacher(model, spec)
-    return Source(live, kept_for(UltralyticsAdapter(student), live, config.losses(), spec.anchors), pictures)
 
 
 def torch_device(name: str) -> torch.device:
@@ -282,12 +150,33 @@ def _student_trainer() -> Any:
 
 
 def train(
+    student: nn.Module,
+    distiller: Distiller | None,
+    config: DetectionConfig,
+    dataset: DetectionDataset,
+    folder: Path,
+    *,
+    resume: bool,
+) -> TrainingResult:
+    """Train a student as configured; see :class:`detkd.engines.families.Engine`."""
+    data_yaml = folder / "ultralytics" / "data.yaml"
+    dataset.write_yaml(data_yaml)
+    arguments = trainer_arguments(config, data_yaml, folder, resume=resume)
+    return run_trainer(student, distiller, arguments, config.distill.views if config.distill is not None else None)
+
+
+def check(config: DetectionConfig) -> None:
+    """Refuse arguments that ultralytics' trainer does not know; see :func:`trainer_arguments`."""
+    trainer_arguments(config, config.data, config.output)
+
+
+def run_trainer(
     student: nn.Module, distiller: Distiller | None, arguments: dict[str, Any], views: int | None = None
 ) -> TrainingResult:
     """Train a student with ultralytics' trainer.
 
     Args:
-        student: A YOLO built by :func:`build_model`.
+        student: A YOLO.
         distiller: Its distiller, or None to train alone.
         arguments: From :func:`trainer_arguments`.
         views: Augmented pictures of each image to go through, see :func:`detkd.engines.views.ultralytics.replaying`; None

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from detkd.config import DetectionConfig, ModelConfig, parse_config
 from detkd.data.detection import DetectionDataset
-from detkd.engines import ultralytics as engine
+from detkd.models.ultralytics import build_yolo
 
 NAMES = ("disc", "square")
 TINY = {"model": "yolov5n.yaml", "width": 0.0625}
@@ -50,7 +50,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A plain state dict of a teacher wider than the student."""
     torch.manual_seed(7)
     spec = configure(Path("unused"), student={"model": "yolov5n.yaml", "width": 0.125}, distill=None).student
-    model, _ = engine.build_model(spec, NAMES, role="teacher")
+    model, _ = build_yolo(spec, NAMES, role="teacher")
     path = tmp_path_factory.mktemp("teacher") / "teacher.pt"
     torch.save(model.state_dict(), path)
     return path
@@ -73,7 +73,7 @@ def configure(data: Path, /, **changes: object) -> DetectionConfig:
 def checkpoint(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same teacher as a whole ultralytics checkpoint."""
     spec = ModelConfig(model="yolov5n.yaml", width=0.125, weights=teacher)
-    model, _ = engine.build_model(spec, NAMES, role="teacher")
+    model, _ = build_yolo(spec, NAMES, role="teacher")
     path = tmp_path_factory.mktemp("checkpoint") / "teacher.pt"
     torch.save({"model": model, "train_args": {"task": "detect", "imgsz": 64}}, path)
     return path

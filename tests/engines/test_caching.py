@@ -21,7 +21,9 @@ from detkd.data.detection import DetectionDataset
 from detkd.engines import ultralytics as engine
 from detkd.engines.caching import cache_teachers
 from detkd.engines.detection import run_detection
+from detkd.engines.distillation import build_distiller
 from detkd.errors import CacheError, ConfigError
+from detkd.models.ultralytics import build_yolo
 from detkd.teachers.cached import CachedTeacher
 from detkd.teachers.live import LiveTeacher
 from detkd.teachers.store import File, Index, Shard, View, describe
@@ -48,7 +50,7 @@ def _one_thread() -> Any:
 @pytest.fixture(scope="module")
 def teacher(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A teacher that tells pictures apart: without statistics of its activations, one from scratch does not."""
-    model, _ = engine.build_model(ModelConfig(model="yolov5n.yaml", width=0.125, weights=teacher), NAMES, role="teacher")
+    model, _ = build_yolo(ModelConfig(model="yolov5n.yaml", width=0.125, weights=teacher), NAMES, role="teacher")
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = None
@@ -87,15 +89,15 @@ def train(
 ) -> tuple[list[dict[str, float]], torch.Tensor, torch.Tensor]:
     """The losses of each epoch, and the student's parameters before and after."""
     torch.manual_seed(0)
-    student, _ = engine.build_model(config.student, NAMES, role="student")
-    teacher, _ = engine.build_model(config.distill.teacher, NAMES, role="teacher")
+    student, _ = build_yolo(config.student, NAMES, role="student")
+    teacher, _ = build_yolo(config.distill.teacher, NAMES, role="teacher")
     dataset = DetectionDataset.load(config.data)
     pictures = None if live else engine.training_views(config, dataset, student)
-    distiller = engine.build_distiller(student, [teacher], config.distill, config.train.imgsz, pictures)
+    distiller = build_distiller(student, [teacher], config.distill, config.train.imgsz, pictures)
     dataset.write_yaml(folder / "data.yaml")
     arguments = engine.trainer_arguments(config, folder / "data.yaml", folder)
     start = torch.nn.utils.parameters_to_vector(student.parameters()).detach().clone()
-    result = engine.train(student, distiller, arguments, config.distill.views)
+    result = engine.run_trainer(student, distiller, arguments, config.distill.views)
     return result.history, start, torch.nn.utils.parameters_to_vector(student.parameters()).detach()
 
 
@@ -181,14 +183,14 @@ def test_a_cache_of_another_run_is_refused_before_anything_is_written(
     changes, reason = STALE[change]
     config = cached(data, teacher, cache, **changes)
     dataset = DetectionDataset.load(data)
-    student, _ = engine.build_model(config.student, NAMES, role="student")
-    model, _ = engine.build_model(config.distill.teacher, NAMES, role="teacher")
+    student, _ = build_yolo(config.student, NAMES, role="student")
+    model, _ = build_yolo(config.distill.teacher, NAMES, role="teacher")
     pictures = engine.training_views(config, dataset, student)
     if not reason:  # all that these terms need is there
-        engine.build_distiller(student, [model], config.distill, config.train.imgsz, pictures)
+        build_distiller(student, [model], config.distill, config.train.imgsz, pictures)
         return
     with pytest.raises(CacheError) as error:
-        engine.build_distiller(student, [model], config.distill, config.train.imgsz, pictures)
+        build_distiller(student, [model], config.distill, config.train.imgsz, pictures)
     assert reason in str(error.value)
     assert "\n" not in str(error.value)
 

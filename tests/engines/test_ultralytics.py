@@ -13,13 +13,17 @@ import torch
 from torch import nn
 
 from detkd.adapters.ultralytics import load_yolo, read_state_dict
+from detkd.distiller import Distiller
 from detkd.engines import ultralytics as engine
 from detkd.engines.detection import run_detection
+from detkd.engines.distillation import build_distiller
 from detkd.errors import ConfigError, DataError, WeightsError
+from detkd.models.ultralytics import build_yolo
 from tests.engines.conftest import NAMES, configure
 
 if TYPE_CHECKING:
     from detkd.config import DetectionConfig
+    from detkd.engines.result import TrainingResult
 
 
 def distill(teacher: Path, **terms: object) -> dict[str, object]:
@@ -29,14 +33,14 @@ def distill(teacher: Path, **terms: object) -> dict[str, object]:
     }
 
 
-def train(config: DetectionConfig, folder: Path) -> tuple[engine.TrainingResult, nn.Module, nn.Module | None, object]:
+def train(config: DetectionConfig, folder: Path) -> tuple[TrainingResult, nn.Module, nn.Module | None, object]:
     torch.manual_seed(0)
-    student, _ = engine.build_model(config.student, NAMES, role="student")
+    student, _ = build_yolo(config.student, NAMES, role="student")
     teacher, distiller = None, None
     if config.distill is not None:
-        teacher, _ = engine.build_model(config.distill.teacher, NAMES, role="teacher")
-        distiller = engine.build_distiller(student, [teacher], config.distill, config.train.imgsz)
-    result = engine.train(student, distiller, engine.trainer_arguments(config, config.data, folder))
+        teacher, _ = build_yolo(config.distill.teacher, NAMES, role="teacher")
+        distiller = build_distiller(student, [teacher], config.distill, config.train.imgsz)
+    result = engine.run_trainer(student, distiller, engine.trainer_arguments(config, config.data, folder))
     return result, student, teacher, distiller
 
 
@@ -45,12 +49,12 @@ def test_distillation_trains_aligners_and_student_but_never_the_teacher(
 ) -> None:
     config = configure(resolved, distill=distill(teacher), train={"epochs": 12, "imgsz": 64, "batch": 4})
     torch.manual_seed(0)
-    student, _ = engine.build_model(config.student, NAMES, role="student")
-    model, _ = engine.build_model(config.distill.teacher, NAMES, role="teacher")
+    student, _ = build_yolo(config.student, NAMES, role="student")
+    model, _ = build_yolo(config.distill.teacher, NAMES, role="teacher")
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    distiller = engine.build_distiller(student, [model], config.distill, config.train.imgsz)
+    distiller = build_distiller(student, [model], config.distill, config.train.imgsz)
     aligners = {name: value.detach().clone() for name, value in distiller.named_parameters()}
-    result = engine.train(student, distiller, engine.trainer_arguments(config, resolved, tmp_path))
+    result = engine.run_trainer(student, distiller, engine.trainer_arguments(config, resolved, tmp_path))
 
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name]), name
@@ -62,7 +66,7 @@ def test_distillation_trains_aligners_and_student_but_never_the_teacher(
         assert sum(values[-3:]) < sum(values[:3]), (term, values)
     assert set(result.weights[0]) == {"bckd", "ld", "pkd", "score_l2"}
 
-    plain, _ = engine.build_model(config.student, NAMES, role="student")
+    plain, _ = build_yolo(config.student, NAMES, role="student")
     kept = load_yolo(result.checkpoint).model.state_dict()
     assert {k: v.shape for k, v in kept.items()} == {k: v.shape for k, v in plain.state_dict().items()}
 
@@ -142,13 +146,13 @@ def test_a_run_that_was_cut_short_goes_on_where_it_stopped(
         run_detection(configure(data, distill=None, train=schedule, output=str(tmp_path)), resume=True)
 
     loaded = []
-    load = engine.Distiller.load_state_dict
+    load = Distiller.load_state_dict
 
     def watch(self: nn.Module, state: dict[str, torch.Tensor]) -> object:
         loaded.append(state)
         return load(self, state)
 
-    monkeypatch.setattr(engine.Distiller, "load_state_dict", watch)
+    monkeypatch.setattr(Distiller, "load_state_dict", watch)
     results = json.loads((run_detection(config, resume=True) / "results.json").read_text())
     assert all(torch.equal(loaded[0][name], value) for name, value in kept["distiller"].items())
     assert [row["epoch"] for row in results["history"]] == [1, 2, 3, 4]

@@ -1,0 +1,75 @@
+"""Teachers, student and terms of a configuration, bound together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from detkd.adapters.families import make_adapter
+from detkd.distiller import Distiller
+from detkd.teacher_terms import kept_for
+from detkd.teachers.cached import CachedTeacher
+from detkd.teachers.live import LiveTeacher
+from detkd.teachers.source import Source
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import nn
+
+    from detkd.config import DistillConfig, TeacherConfig
+    from detkd.teachers.pictures import Pictures
+
+
+def build_distiller(
+    student: nn.Module,
+    teachers: Sequence[nn.Module],
+    config: DistillConfig,
+    imgsz: int,
+    pictures: Pictures | None = None,
+) -> Distiller:
+    """Bind teachers and student, and try one forward pass so that a misfit shows before training starts.
+
+    Args:
+        student: The student.
+        teachers: Models of ``config.all_teachers``, in their order.
+        config: How they meet.
+        imgsz: Side of the student's input in pixels.
+        pictures: The views of the run, by which cached teachers are read; None runs every teacher.
+
+    Raises:
+        AdapterError: If a teacher and the student do not fit each other.
+        CacheError: If a teacher's cache is not of this run.
+    """
+    device = next(student.parameters()).device
+    for teacher in teachers:
+        teacher.to(device)
+    distiller = Distiller(
+        make_adapter(student),
+        [
+            live_teacher(model, spec)
+            if spec.cache is None or pictures is None
+            else CachedTeacher(cache_source(student, model, spec, config, pictures), spec.cache)
+            for model, spec in zip(teachers, config.all_teachers, strict=True)
+        ],
+        config.losses(),
+        config.balance,
+        ensemble=config.ensemble,
+        weights=[spec.share for spec in config.all_teachers],
+    )
+    distiller.to(device).try_out(torch.zeros(1, 3, imgsz, imgsz, device=device))
+    return distiller
+
+
+def live_teacher(model: nn.Module, spec: TeacherConfig) -> LiveTeacher:
+    """A teacher that runs."""
+    return LiveTeacher(make_adapter(model), scale=spec.scale, classes=spec.classes, precision=spec.precision)
+
+
+def cache_source(
+    student: nn.Module, model: nn.Module, spec: TeacherConfig, config: DistillConfig, pictures: Pictures
+) -> Source:
+    """What a teacher's cache is made from: the teacher, the pictures, and what the terms need of it."""
+    live = live_teacher(model, spec)
+    return Source(live, kept_for(make_adapter(student), live, config.losses(), spec.anchors), pictures)

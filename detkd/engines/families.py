@@ -1,0 +1,118 @@
+"""The families of detectors: what differs between them in a run, in one table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from detkd.adapters.ultralytics import as_yolo, load_yolo
+from detkd.engines import ultralytics
+from detkd.evaluation.ultralytics import predict_coco
+from detkd.models.ultralytics import build_yolo
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    import torch
+    from torch import nn
+
+    from detkd.config import DetectionConfig, ModelConfig
+    from detkd.data.detection import DetectionDataset
+    from detkd.distiller import Distiller
+    from detkd.engines.result import TrainingResult
+    from detkd.teachers.pictures import Pictures
+
+
+class Engine(Protocol):
+    """What trains the students of a family."""
+
+    LAST_CHECKPOINT: Path
+
+    def check(self, config: DetectionConfig) -> None:
+        """Refuse what the engine does not know, before anything is written.
+
+        Raises:
+            ConfigError: With one line for each fault.
+        """
+
+    def torch_device(self, name: str) -> torch.device:
+        """The device of a name in a configuration."""
+
+    def training_views(self, config: DetectionConfig, dataset: DetectionDataset, student: nn.Module) -> Pictures | None:
+        """The augmented pictures of a run whose teacher is cached; None where no teacher is.
+
+        Raises:
+            ConfigError: If the configuration allows no replay.
+        """
+
+    def train(
+        self,
+        student: nn.Module,
+        distiller: Distiller | None,
+        config: DetectionConfig,
+        dataset: DetectionDataset,
+        folder: Path,
+        *,
+        resume: bool,
+    ) -> TrainingResult:
+        """Train a student as configured.
+
+        Args:
+            student: The student.
+            distiller: Its distiller, or None to train alone.
+            config: The run.
+            dataset: Its data.
+            folder: Of the run, where the engine keeps what it needs to resume.
+            resume: Whether to go on from the folder's last checkpoint.
+        """
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family of detectors.
+
+    Attributes:
+        engine: What trains its students.
+        checkpoint: Name of the student's file in the folder of a run.
+        load: Reads such a file.
+        build: Builds a model from its configuration, for classes, in a role, for a size of input; and says in a sentence
+            where its weights came from.
+        predict: COCO results of a model on image files; see :func:`detkd.evaluation.ultralytics.predict_coco`.
+    """
+
+    engine: Engine
+    checkpoint: str
+    load: Callable[[Path], nn.Module]
+    build: Callable[[ModelConfig, Sequence[str], str, int], tuple[nn.Module, str]]
+    predict: Callable[[nn.Module, Sequence[Path], dict[str, Any], int], list[dict[str, Any]]]
+
+
+FAMILIES = {
+    "yolo": Family(
+        engine=ultralytics,
+        checkpoint="student.pt",
+        load=lambda path: load_yolo(path).model.float(),
+        build=lambda spec, names, role, _: build_yolo(spec, names, role=role),
+        predict=lambda model, images, truth, imgsz: predict_coco(as_yolo(model), images, truth, imgsz=imgsz),
+    ),
+}
+
+
+def build_model(spec: ModelConfig, class_names: Sequence[str], *, role: str, imgsz: int) -> tuple[nn.Module, str]:
+    """Build a detector of any family for a data set's classes, and fill it with weights.
+
+    Args:
+        spec: Architecture and, or, weights. A checkpoint alone brings its own architecture.
+        class_names: Classes of the data set; an architecture is built for as many.
+        role: ``student`` or ``teacher``, for messages.
+        imgsz: Side of its input in pixels.
+
+    Returns:
+        The model in float32, and a sentence on where its weights came from.
+
+    Raises:
+        ConfigError: If neither architecture nor weights are given, or the architecture is unknown.
+        WeightsError: If the weights are missing, unreadable or fit nothing.
+    """
+    return FAMILIES[spec.family].build(spec, class_names, role, imgsz)

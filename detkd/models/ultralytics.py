@@ -1,0 +1,72 @@
+"""Construction of YOLO students and teachers."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from detkd.adapters.ultralytics import import_ultralytics, load_weights, load_yolo, read_state_dict
+from detkd.errors import ConfigError, WeightsError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import nn
+
+    from detkd.config import ModelConfig
+
+
+def build_yolo(spec: ModelConfig, class_names: Sequence[str], *, role: str) -> tuple[nn.Module, str]:
+    """Build a YOLO for a data set's classes and fill it with weights.
+
+    Args:
+        spec: Architecture and, or, weights. A checkpoint alone brings its own architecture.
+        class_names: Classes of the data set; an architecture is built for as many.
+        role: ``student`` or ``teacher``, for messages.
+
+    Returns:
+        The model in float32, and a sentence on where its weights came from.
+
+    Raises:
+        ConfigError: If neither architecture nor weights are given, or the architecture is unknown.
+        WeightsError: If the weights are missing, unreadable or fit nothing.
+    """
+    import_ultralytics()
+    names = dict(enumerate(class_names))
+    if spec.model is None or spec.model.endswith(".pt"):
+        weights = spec.weights if spec.model is None else Path(spec.model)
+        if weights is None:
+            raise ConfigError(f"{role}: expected `model` (name or yaml), `weights`, or both, but got neither.")
+        if read_state_dict(weights) is not None:
+            raise WeightsError(
+                f"{role}: expected `model` beside `weights`, because {weights} is a plain state dict, which does not "
+                "say its architecture. Add e.g. `model: yolov5n.yaml`."
+            )
+        return load_yolo(weights).model.float(), f"all tensors from {weights}"
+    model = _from_yaml(spec, len(names), role)
+    model.names = names
+    if spec.weights is None:
+        return model, "from scratch"
+    report = load_weights(model, spec.weights)
+    return model, f"{report} ({spec.weights})"
+
+
+def _from_yaml(spec: ModelConfig, classes: int, role: str) -> Any:
+    from ultralytics.nn.tasks import DetectionModel, yaml_model_load
+
+    try:
+        tree = copy.deepcopy(yaml_model_load(spec.model))
+    except (FileNotFoundError, OSError) as error:
+        raise ConfigError(
+            f"{role}.model: expected an ultralytics model yaml (such as yolov5n.yaml) or a path to one, but got "
+            f"{spec.model!r}."
+        ) from error
+    scale = tree.get("scale")
+    if (spec.width is not None or spec.depth is not None) and scale not in tree.get("scales", {}):
+        raise ConfigError(f"{role}: expected a yaml with scales for `width` and `depth`, but {spec.model} has none.")
+    if spec.width is not None:
+        tree["scales"][scale][1] = spec.width
+    if spec.depth is not None:
+        tree["scales"][scale][0] = spec.depth
+    return DetectionModel(tree, nc=classes, verbose=False)
