@@ -47,7 +47,15 @@ def train(config: DetectionConfig, folder: Path) -> tuple[TrainingResult, nn.Mod
 def test_distillation_trains_aligners_and_student_but_never_the_teacher(
     resolved: Path, teacher: Path, tmp_path: Path
 ) -> None:
-    config = configure(resolved, distill=distill(teacher), train={"epochs": 12, "imgsz": 64, "batch": 4})
+    # Without the labels: an untrained teacher pulls elsewhere, and ultralytics' own losses start near 0, because its assigner
+    # gives an untrained student hardly any boxes to fit.
+    off = dict.fromkeys(("box", "cls", "dfl", "mosaic", "warmup_epochs"), 0.0)
+    config = configure(
+        resolved,
+        distill={**distill(teacher), "balance": "none"},
+        train={"epochs": 12, "imgsz": 64, "batch": 4},
+        trainer={"optimizer": "AdamW", "lr0": 0.002, "verbose": False, **off},
+    )
     torch.manual_seed(0)
     student, _ = build_yolo(config.student, NAMES, role="student")
     model, _ = build_yolo(config.distill.teacher, NAMES, role="teacher")
@@ -61,7 +69,7 @@ def test_distillation_trains_aligners_and_student_but_never_the_teacher(
     assert aligners
     for name, value in distiller.named_parameters():
         assert not torch.equal(value, aligners[name]), name
-    for term in ("bckd", "ld", "pkd", "score_l2", "box_loss", "cls_loss", "dfl_loss"):
+    for term in ("bckd", "ld", "pkd", "score_l2"):
         values = [row[f"train/{term}"] for row in result.history]
         assert sum(values[-3:]) < sum(values[:3]), (term, values)
     assert set(result.weights[0]) == {"bckd", "ld", "pkd", "score_l2"}
