@@ -28,6 +28,36 @@ def generalized_iou(boxes: Tensor, others: Tensor) -> Tensor:
     return overlap / (union + EPS) - (hull - union) / (hull + EPS)
 
 
+def contains(boxes: Tensor, points: Tensor) -> Tensor:
+    """Whether points (x, y) lie inside boxes, borders excluded; paired by broadcasting, [..., 4] and [..., 2] to [...]."""
+    (x1, y1, x2, y2), (x, y) = boxes.unbind(-1), points.unbind(-1)
+    return (x > x1) & (x < x2) & (y > y1) & (y < y2)
+
+
+def encode_boxes(
+    boxes: Tensor, references: Tensor, weights: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
+) -> Tensor:
+    """Offsets of boxes from reference boxes as two-stage detectors regress them, paired by broadcasting.
+
+    The shift of the centre in sizes of the reference, then the logarithm of the ratio of sizes: (dx, dy, dw, dh) · weights.
+    A side shorter than 1e-7 counts as that long, so that boxes without area have finite offsets.
+
+    Args:
+        boxes: Boxes in float32 or float64, [..., 4].
+        references: What they are measured from, such as proposals, [..., 4].
+        weights: Factors of the four offsets; the default is what Faster R-CNN heads regress.
+
+    Returns:
+        Offsets, [..., 4].
+
+    Source:
+        Girshick et al.: Rich Feature Hierarchies, CVPR 2014, arXiv:1311.2524.
+    """
+    (x, y, w, h), (u, v, p, q) = _centres_and_sizes(boxes), _centres_and_sizes(references)
+    offsets = ((x - u) / p, (y - v) / q, (w / p).log(), (h / q).log())
+    return torch.stack([offset * weight for offset, weight in zip(offsets, weights, strict=True)], -1)
+
+
 def check_boxes(student_logits: Tensor, teacher_logits: Tensor, student_boxes: Tensor, teacher_boxes: Tensor) -> None:
     """Refuse logits that are not [B, C, A] in both models, and boxes that are not [B, A, 4] for them."""
     if student_logits.ndim != 3 or teacher_logits.shape != student_logits.shape:
@@ -53,3 +83,8 @@ def _overlap_and_union(boxes: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
 def _area(x1: Tensor, y1: Tensor, x2: Tensor, y2: Tensor) -> Tensor:
     """Area of boxes given by their sides: to put these together again would copy what broadcasting has made large."""
     return (x2 - x1).clamp(min=0) * (y2 - y1).clamp(min=0)
+
+
+def _centres_and_sizes(boxes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    x1, y1, x2, y2 = boxes.unbind(-1)
+    return (x1 + x2) / 2, (y1 + y2) / 2, (x2 - x1).clamp(min=EPS), (y2 - y1).clamp(min=EPS)

@@ -8,8 +8,12 @@ from torch import nn
 
 from detkd.losses.at import AT, at
 from detkd.losses.bckd import BCKD, bckd
+from detkd.losses.bounded_box import BoundedBox, bounded_box
 from detkd.losses.cross_kd import CrossKD
 from detkd.losses.cwd import CWD, cwd
+from detkd.losses.detection_label import DetectionLabel, detection_label
+from detkd.losses.dist import DIST, dist
+from detkd.losses.dkd import DKD, dkd
 from detkd.losses.fgd import FGD, object_weights
 from detkd.losses.fitnet import FitNet, fitnet
 from detkd.losses.hard_label import HardLabel, hard_label
@@ -17,14 +21,19 @@ from detkd.losses.ld import LD, box_ld, ld, valuable_region
 from detkd.losses.mask_kd import MaskKD, mask_kd
 from detkd.losses.mgd import MGD
 from detkd.losses.pkd import PKD, pkd
+from detkd.losses.region_label import RegionLabel, region_label
 from detkd.losses.score_l2 import ScoreL2, score_l2
 from detkd.losses.soft_kl import SoftKL, soft_kl
 
 LOSSES: dict[str, type[nn.Module]] = {
     "at": AT,
     "bckd": BCKD,
+    "bounded_box": BoundedBox,
     "cross_kd": CrossKD,
     "cwd": CWD,
+    "detection_label": DetectionLabel,
+    "dist": DIST,
+    "dkd": DKD,
     "fgd": FGD,
     "fitnet": FitNet,
     "hard_label": HardLabel,
@@ -32,6 +41,7 @@ LOSSES: dict[str, type[nn.Module]] = {
     "mask_kd": MaskKD,
     "mgd": MGD,
     "pkd": PKD,
+    "region_label": RegionLabel,
     "score_l2": ScoreL2,
     "soft_kl": SoftKL,
 }
@@ -40,27 +50,37 @@ __all__ = [
     "AT",
     "BCKD",
     "CWD",
+    "DIST",
+    "DKD",
     "FGD",
     "LD",
     "LOSSES",
     "MGD",
     "PKD",
+    "BoundedBox",
     "CrossKD",
+    "DetectionLabel",
     "FitNet",
     "HardLabel",
     "MaskKD",
+    "RegionLabel",
     "ScoreL2",
     "SoftKL",
     "at",
     "bckd",
+    "bounded_box",
     "box_ld",
     "cwd",
+    "detection_label",
+    "dist",
+    "dkd",
     "fitnet",
     "hard_label",
     "ld",
     "mask_kd",
     "object_weights",
     "pkd",
+    "region_label",
     "score_l2",
     "soft_kl",
     "valuable_region",

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from detkd.boxes import check_boxes, generalized_iou
-from detkd.errors import ArgumentError
+from detkd.losses._labels import check_threshold
 from detkd.ops._common import accumulate
 
 if TYPE_CHECKING:
@@ -53,8 +53,7 @@ def hard_label(
         arXiv:1902.09630.
     """
     check_boxes(student_logits, teacher_logits, student_boxes, teacher_boxes)
-    if not 0 < threshold < 1:
-        raise ArgumentError(f"Expected argument `threshold` to lie between 0 and 1, but got {threshold}.")
+    check_threshold(threshold)
     decided = accumulate(teacher_logits.detach()).sigmoid() >= threshold
     positive = decided.any(1)
     count = positive.sum().clamp(min=1)

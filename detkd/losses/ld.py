@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import nn
 
-from detkd.boxes import generalized_iou, iou
+from detkd.boxes import contains, generalized_iou, iou
 from detkd.errors import ArgumentError
 from detkd.ops import kl_div
 from detkd.ops._common import accumulate
@@ -102,9 +102,7 @@ def valuable_region(teacher_scores: Tensor, teacher_boxes: Tensor, anchor_points
         if not target_boxes.shape[1]:
             return torch.zeros_like(teacher_scores, dtype=torch.float32)
         labels = target_boxes.float()[:, :, None]  # [B, M, 1, 4]
-        x, y = anchor_points.float().unbind(-1)
-        inside = (x > labels[..., 0]) & (x < labels[..., 2]) & (y > labels[..., 1]) & (y < labels[..., 3])
-        quality = iou(teacher_boxes.float()[:, None], labels) * inside  # [B, M, A]
+        quality = iou(teacher_boxes.float()[:, None], labels) * contains(labels, anchor_points.float())  # [B, M, A]
         return quality.amax(1) * (1 - teacher_scores.float())
 
 
