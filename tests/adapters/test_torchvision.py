@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import pickle
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -120,8 +121,9 @@ def test_the_second_stage_run_again_on_its_own_regions_says_the_same() -> None:
     again = adapter.classify(outputs.features, outputs.regions.proposals, PIXELS)
     torch.testing.assert_close(again.logits, outputs.regions.logits)
     torch.testing.assert_close(again.boxes, outputs.regions.boxes)
-    with pytest.raises(AdapterError, match="ran no forward pass"):
-        adapter.take_outputs()  # that was no pass of the model
+    held = weakref.ref(again.logits)
+    del again
+    assert held() is None  # that was no pass of the model: nothing of it is captured
 
 
 @pytest.mark.parametrize("build", [faster_rcnn, mask_rcnn])
@@ -183,7 +185,10 @@ def test_outputs_are_let_go_of_and_detaching_removes_every_hook() -> None:
     adapter = attached(model)
     adapter.attach()  # once more changes nothing
     assert hooks(model) == before + 4
-    trained(model, adapter, 1, 1)
+    outputs = trained(model, adapter, 1, 1)
+    held = [weakref.ref(level) for level in outputs.features]
+    del outputs
+    assert [level() for level in held] == [None] * 4
     with pytest.raises(AdapterError, match="ran no forward pass"):
         adapter.take_outputs()
     adapter.detach()
