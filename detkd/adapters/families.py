@@ -16,10 +16,12 @@ from detkd.adapters.ultralytics import UltralyticsAdapter
 from detkd.errors import AdapterError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from detkd.adapters.base import DetectorAdapter
 
 # A subclass is seen as its base: Mask R-CNN as Faster R-CNN, SSDlite as SSD.
-ADAPTERS: dict[type[nn.Module], Any] = {
+ADAPTERS: dict[type[nn.Module], Callable[[Any], DetectorAdapter]] = {
     FasterRCNN: FasterRCNNAdapter,
     RetinaNet: RetinaNetAdapter,
     FCOS: FCOSAdapter,
@@ -35,8 +37,7 @@ def make_adapter(model: nn.Module) -> DetectorAdapter:
     """
     for family, adapter in ADAPTERS.items():
         if isinstance(model, family):
-            view: DetectorAdapter = adapter(model)
-            return view
+            return adapter(model)
     layers = getattr(model, "model", None)  # known without ultralytics, which need not be installed
     if isinstance(layers, nn.Sequential) and hasattr(layers[-1], "reg_max"):
         return UltralyticsAdapter(model)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from detkd.adapters.base import POINT
 from detkd.adapters.torchvision_base import OneStageAdapter
@@ -27,7 +27,7 @@ class FCOSAdapter(OneStageAdapter):
         AdapterError: If the classes have no names, or not as many as the model has classes.
     """
 
-    dense: ClassVar[DenseKind] = "sigmoid"
+    dense: DenseKind = "sigmoid"
 
     def __init__(self, model: FCOS, class_names: Sequence[str] | None = None) -> None:
         super().__init__(model, class_names, model.head.classification_head.num_classes)

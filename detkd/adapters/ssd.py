@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from detkd.adapters.torchvision_base import OneStageAdapter
 from detkd.errors import AdapterError
@@ -30,7 +30,7 @@ class SSDAdapter(OneStageAdapter):
             not as many as the model has classes.
     """
 
-    dense: ClassVar[DenseKind] = "softmax"
+    dense: DenseKind = "softmax"
 
     def __init__(self, model: SSD, class_names: Sequence[str] | None = None) -> None:
         counts = model.anchor_generator.num_anchors_per_location()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -37,7 +37,7 @@ class FasterRCNNAdapter(TorchvisionAdapter):
         AdapterError: If the classes have no names, or not as many as the model has classes.
     """
 
-    dense: ClassVar[DenseKind] = "objectness"
+    dense: DenseKind = "objectness"
 
     def __init__(self, model: FasterRCNN, class_names: Sequence[str] | None = None) -> None:
         # A predictor of one's own may hold its layers under other names.

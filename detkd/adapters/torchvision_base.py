@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +37,7 @@ class TorchvisionAdapter:
         AdapterError: If the classes have no names, or not as many as the model has classes.
     """
 
-    dense: ClassVar[DenseKind]
+    dense: DenseKind
 
     def __init__(
         self,
