@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from detkd.errors import AdapterError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from torch import nn
     from torch.utils.hooks import RemovableHandle
@@ -20,11 +21,14 @@ class _Recorder:
     neither, and nothing of a training step belongs into a checkpoint.
     """
 
+    paused = False
+
     def __init__(self) -> None:
         self.record: tuple[tuple[Any, ...], Any] | None = None
 
     def __call__(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        self.record = (inputs, output)
+        if not self.paused:
+            self.record = (inputs, output)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"record": None}
@@ -82,6 +86,21 @@ class Capture:
         """Let go of what was recorded, and of the autograd graph behind it."""
         for recorder in self._recorders.values():
             recorder.record = None
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Record nothing for a while: for modules that are run beside the model's own forward pass."""
+        for recorder in self._recorders.values():
+            recorder.paused = True
+        try:
+            yield
+        finally:
+            for recorder in self._recorders.values():
+                recorder.paused = False
+
+    def has_run(self, path: str) -> bool:
+        """Whether the module at `path` has run since the last clear."""
+        return self._recorders[path].record is not None
 
     def inputs(self, path: str) -> tuple[Any, ...]:
         """Return the positional inputs of the latest call of the module at `path`."""

@@ -1,4 +1,4 @@
-"""Adapter for ultralytics' YOLO detectors, and loading of their weights.
+"""Adapter for ultralytics' YOLO detectors, and loading of their checkpoints.
 
 ultralytics is AGPL-3.0 and optional: it is imported when a function here is called, never before.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import os
 import pickle
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +18,23 @@ from detkd.adapters.base import POINT
 from detkd.errors import AdapterError, DetkdError, WeightsError
 from detkd.hooks import Capture
 from detkd.types import DensePredictions, DetectorOutputs
+from detkd.weights import FillReport, fill, read_state_dict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from detkd.adapters.base import DenseKind
+
+__all__ = [
+    "FillReport",
+    "UltralyticsAdapter",
+    "as_yolo",
+    "fill",
+    "import_ultralytics",
+    "load_weights",
+    "load_yolo",
+    "read_state_dict",
+]
 
 # Sides of a box: left, top, right, bottom distances from its anchor.
 SIDES = 4
@@ -43,19 +54,6 @@ def import_ultralytics() -> Any:
     except ModuleNotFoundError as error:
         raise DetkdError("YOLO models need ultralytics (AGPL-3.0): pip install 'detkd[yolo]'.") from error
     return ultralytics
-
-
-@dataclass(frozen=True)
-class FillReport:
-    """How much of a model a state dict filled."""
-
-    filled: int
-    offered: int
-    model: int
-
-    def __str__(self) -> str:
-        """Say it in words."""
-        return f"{self.filled} of the file's {self.offered} tensors fit and fill the model's {self.model}"
 
 
 class UltralyticsAdapter:
@@ -208,44 +206,6 @@ def load_yolo(weights: Path | str) -> Any:
     except (TypeError, RuntimeError, EOFError, KeyError, AttributeError, pickle.UnpicklingError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(f"Expected an ultralytics checkpoint, but {path} is not one: {reason}") from error
-
-
-def read_state_dict(path: Path) -> dict[str, Tensor] | None:
-    """Read a plain state dict (``.pt`` or ``.safetensors``); None where the file is a whole pickled checkpoint.
-
-    Raises:
-        WeightsError: If the file is missing or unreadable.
-    """
-    if not path.is_file():
-        raise WeightsError(f"Expected a weights file, but there is none at {path}.")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        return None  # classes beyond tensors: a whole checkpoint, or nothing that may be loaded; load_yolo decides
-    except (RuntimeError, EOFError, OSError) as error:
-        raise WeightsError(f"Expected a readable weights file, but {path} is broken: {error}") from error
-    if isinstance(content, dict) and any(isinstance(v, nn.Module) for v in content.values()):
-        return None  # ultralytics declares its classes safe once it is at work, so torch reads its checkpoints, too
-    if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
-        raise WeightsError(f"Expected {path} to hold a plain state dict (names to tensors), but it does not.")
-    return content
-
-
-def fill(model: nn.Module, state: Mapping[str, Tensor]) -> FillReport:
-    """Copy the tensors whose name and shape fit; everything else of the model stays as it was.
-
-    Raises:
-        WeightsError: If none fits.
-    """
-    own = model.state_dict()
-    fitting = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
-    if not fitting:
-        raise WeightsError(
-            f"Expected weights that fit the model, but none of the file's {len(state)} tensors has the name and shape of "
-            f"one of the model's {len(own)} (file: {next(iter(state))!r}, model: {next(iter(own))!r})."
-        )
-    model.load_state_dict(fitting, strict=False)  # copies into the model's own dtype
-    return FillReport(filled=len(fitting), offered=len(state), model=len(own))
 
 
 def load_weights(model: nn.Module, path: Path) -> FillReport:

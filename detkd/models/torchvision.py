@@ -1,0 +1,201 @@
+"""Construction of torchvision's detectors from a configuration, and checkpoints that say what they are of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from detkd.errors import ConfigError, WeightsError
+from detkd.files import replacing
+from detkd.models import one_stage, two_stage
+from detkd.models.architecture import Architecture, Proposals
+from detkd.weights import fill, read_state_dict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from torch import nn
+
+    from detkd.config import ModelConfig
+    from detkd.weights import FillReport
+
+CHECKPOINT = ".safetensors"
+METADATA = "detkd.architecture"  # key of the JSON in a checkpoint's header
+
+
+@dataclass(frozen=True)
+class Builder:
+    """What builds the detectors of a name.
+
+    Attributes:
+        build: Builds one from scratch.
+        width: Its width unless the configuration gives another; None where it has none.
+        proposals: Its regions unless the caller gives others; None where it has none.
+        body: Prefix of the body's tensors in a checkpoint of the body's own, as of ImageNet; None if none would fit.
+    """
+
+    build: Callable[[Architecture], nn.Module]
+    width: float | None = None
+    proposals: Proposals | None = None
+    body: str | None = None
+
+
+FULL = Proposals(pre_nms=1000, post_nms=1000, sampled=512)
+PHONE = Proposals(pre_nms=150, post_nms=150, sampled=128)  # torchvision's for its tests at 320 pixels
+# At 256 pixels on a CPU, pooling 128 regions of an image for training takes a third of the step of the smallest student.
+COMPACT = Proposals(pre_nms=256, post_nms=256, sampled=64)
+
+BUILDERS: dict[str, Builder] = {
+    "fasterrcnn_resnet50_fpn": Builder(two_stage.fasterrcnn_resnet50_fpn, 1.0, FULL, body=""),
+    "fasterrcnn_resnet50_fpn_v2": Builder(two_stage.fasterrcnn_resnet50_fpn_v2, 1.0, FULL, body=""),
+    "fasterrcnn_mobilenet_v3_large_fpn": Builder(two_stage.fasterrcnn_mobilenet_v3_large_fpn, 1.0, FULL, body="features."),
+    "fasterrcnn_mobilenet_v3_large_320_fpn": Builder(
+        two_stage.fasterrcnn_mobilenet_v3_large_fpn, 1.0, PHONE, body="features."
+    ),
+    "fasterrcnn_resnet18_fpn": Builder(two_stage.fasterrcnn_resnet18_fpn, 0.5, COMPACT, body=""),
+    "fasterrcnn_mobilenet_v3_small_fpn": Builder(
+        two_stage.fasterrcnn_mobilenet_v3_small_fpn, 0.25, COMPACT, body="features."
+    ),
+    "fasterrcnn_yolov5n_fpn": Builder(two_stage.fasterrcnn_yolov5n_fpn, 0.5, COMPACT, body="model."),
+    "maskrcnn_resnet50_fpn": Builder(two_stage.mask_rcnn, proposals=FULL, body=""),
+    "maskrcnn_resnet50_fpn_v2": Builder(two_stage.mask_rcnn, proposals=FULL, body=""),
+    "retinanet_resnet50_fpn": Builder(one_stage.retinanet, body=""),
+    "retinanet_resnet50_fpn_v2": Builder(one_stage.retinanet, body=""),
+    "fcos_resnet50_fpn": Builder(one_stage.fcos, body=""),
+    "ssdlite320_mobilenet_v3_large": Builder(one_stage.ssdlite),
+}
+
+
+def build_model(
+    spec: ModelConfig, class_names: Sequence[str], *, role: str, imgsz: int, proposals: Proposals | None = None
+) -> tuple[nn.Module, str]:
+    """Build a torchvision detector for a data set's classes and fill it with weights; nothing is ever downloaded.
+
+    Args:
+        spec: Name and, or, weights. A checkpoint of :func:`save_model` alone brings its own architecture, classes and size;
+            beside a name, a state dict of the detector or of its backbone fills what fits.
+        class_names: Classes of the data set, without a background; labels count them from 1.
+        role: ``student`` or ``teacher``, for messages.
+        imgsz: Side of the square input in pixels.
+        proposals: Regions of a two-stage detector, None for those of its name.
+
+    Returns:
+        The model in float32, which holds its ``class_names`` and its ``architecture``, and a sentence on where its weights
+        came from.
+
+    Raises:
+        ConfigError: If neither name nor weights are given, the name is unknown, or has no such setting.
+        WeightsError: If the weights are missing, unreadable or fit nothing.
+    """
+    if spec.model is None or spec.model.endswith(CHECKPOINT):
+        path = spec.weights if spec.model is None else Path(spec.model)
+        if path is None:
+            raise ConfigError(f"{role}: expected `model` (a name), `weights`, or both, but got neither.")
+        return load_model(path), f"all tensors from {path}"
+    model = construct(_architecture(spec, class_names, role, imgsz, proposals))
+    if spec.weights is None:
+        return model, "from scratch"
+    return model, f"{_fill(model, spec.weights, BUILDERS[spec.model].body)} ({spec.weights})"
+
+
+def construct(architecture: Architecture) -> nn.Module:
+    """Build a detector from scratch."""
+    model: Any = BUILDERS[architecture.name].build(architecture)
+    model.class_names = architecture.class_names
+    model.architecture = architecture
+    detector: nn.Module = model
+    return detector
+
+
+def save_model(model: nn.Module, path: Path) -> None:
+    """Write a detector of :func:`build_model` as safetensors: its tensors alone, and in the header what it was built as.
+
+    ``load_state_dict(safetensors.torch.load_file(path))`` reads it into the same model built by torchvision.
+
+    Raises:
+        WeightsError: If the model was built elsewhere.
+        ConfigError: If the file cannot be written.
+    """
+    from safetensors.torch import save_file
+
+    architecture = getattr(model, "architecture", None)
+    if not isinstance(architecture, Architecture):
+        raise WeightsError(
+            f"Expected a model that says its `architecture`, but {type(model).__name__} does not. Build it with "
+            "detkd.models.torchvision.build_model, or save its state dict with torch.save."
+        )
+    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata={METADATA: architecture.to_json()})
+
+
+def load_model(path: Path) -> nn.Module:
+    """Build the detector of a checkpoint of :func:`save_model`.
+
+    Raises:
+        WeightsError: If the file is missing, unreadable, or none of these.
+    """
+    architecture = _read_architecture(path)
+    model = construct(architecture)
+    try:
+        model.load_state_dict(read_state_dict(path) or {})
+    except RuntimeError as error:
+        raise WeightsError(f"Expected {path} to hold the tensors of a {architecture.name}, but: {error}") from error
+    return model
+
+
+def _read_architecture(path: Path) -> Architecture:
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise WeightsError(f"Expected a checkpoint file, but there is none at {path}.")
+    try:
+        with safe_open(path, "pt") as file:
+            text = (file.metadata() or {})[METADATA]
+        architecture = Architecture.from_json(text)
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise WeightsError(
+            f"Expected a checkpoint that says its architecture (detkd's student.safetensors), but {path} does not. Give "
+            "`model` (a name) beside `weights` for a plain state dict."
+        ) from error
+    if architecture.name not in BUILDERS:
+        raise WeightsError(f"Expected a checkpoint of one of {sorted(BUILDERS)}, but {path} is of {architecture.name!r}.")
+    return architecture
+
+
+def _architecture(
+    spec: ModelConfig, class_names: Sequence[str], role: str, imgsz: int, proposals: Proposals | None
+) -> Architecture:
+    builder = BUILDERS.get(str(spec.model))
+    if builder is None:
+        raise ConfigError(f"{role}.model: expected one of {sorted(BUILDERS)}, but got {spec.model!r}.")
+    faults = []
+    if spec.depth is not None:
+        faults.append(f"{role}.depth: torchvision's detectors have none; remove it.")
+    if spec.width is not None and builder.width is None:
+        scalable = [name for name, other in BUILDERS.items() if other.width is not None]
+        faults.append(f"{role}.width: {spec.model} has one width only; remove it, or take one of {scalable}.")
+    if proposals is not None and builder.proposals is None:
+        faults.append(f"{role}: {spec.model} proposes no regions; remove their numbers.")
+    if faults:
+        raise ConfigError("\n".join(faults))
+    return Architecture(
+        name=str(spec.model),
+        class_names=tuple(class_names),
+        imgsz=imgsz,
+        width=builder.width if spec.width is None else spec.width,
+        proposals=builder.proposals if proposals is None else proposals,
+    )
+
+
+def _fill(model: nn.Module, path: Path, body: str | None) -> FillReport:
+    state = read_state_dict(path)
+    if state is None:
+        raise WeightsError(
+            f"Expected a plain state dict or a checkpoint of detkd, but {path} is a pickled object. Write what it holds "
+            "with torch.save(model.state_dict(), path)."
+        )
+    if body is not None and not state.keys() & model.state_dict().keys():
+        state = {f"backbone.body.{name.removeprefix(body)}": value for name, value in state.items()}
+    return fill(model, state)

@@ -1,0 +1,85 @@
+"""Plain state dicts: reading them, and filling of a model what fits."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from detkd.errors import WeightsError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class FillReport:
+    """How much of a model a state dict filled."""
+
+    filled: int
+    offered: int
+    model: int
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        return f"{self.filled} of the file's {self.offered} tensors fit and fill the model's {self.model}"
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor] | None:
+    """Read a plain state dict (``.pt``, ``.pth`` or ``.safetensors``); None where the file is a whole pickled checkpoint.
+
+    Raises:
+        WeightsError: If the file is missing or unreadable.
+    """
+    if not path.is_file():
+        raise WeightsError(f"Expected a weights file, but there is none at {path}.")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        return None  # classes beyond tensors: a whole checkpoint, or nothing that may be loaded; the caller decides
+    except (RuntimeError, EOFError, OSError) as error:
+        raise WeightsError(f"Expected a readable weights file, but {path} is broken: {error}") from error
+    if isinstance(content, dict) and any(isinstance(v, nn.Module) for v in content.values()):
+        return None  # ultralytics declares its classes safe once it is at work, so torch reads its checkpoints, too
+    if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
+        raise WeightsError(f"Expected {path} to hold a plain state dict (names to tensors), but it does not.")
+    return content
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"Expected a readable weights file, but {path} is broken: {error}") from error
+
+
+def fill(model: nn.Module, state: Mapping[str, Tensor]) -> FillReport:
+    """Copy the tensors whose name and shape fit; everything else of the model stays as it was.
+
+    Modules that know the names of their own older releases, as torchvision's do, take those too.
+
+    Raises:
+        WeightsError: If none fits.
+    """
+    own = model.state_dict()
+    shaped = {name: value for name, value in state.items() if name not in own or own[name].shape == value.shape}
+    try:
+        unused = model.load_state_dict(shaped, strict=False).unexpected_keys  # copies into the model's own dtype
+    except RuntimeError as error:  # a tensor of an older name has another shape
+        raise WeightsError(f"Expected weights that fit the model, but: {error}") from error
+    filled = len(shaped) - len(unused)
+    if not filled:
+        raise WeightsError(
+            f"Expected weights that fit the model, but none of the file's {len(state)} tensors has the name and shape of "
+            f"one of the model's {len(own)} (file: {next(iter(state))!r}, model: {next(iter(own))!r})."
+        )
+    return FillReport(filled=filled, offered=len(state), model=len(own))
