@@ -1,31 +1,29 @@
 """A detector of one's own in a loop of one's own, distilled with detkd's losses; it needs torch and detkd alone."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits as bce
+from torch.nn.functional import one_hot, softplus
 
 from detkd.boxes import contains, generalized_iou
 from detkd.losses import BCKD, PKD
 
-SIZE, STRIDE = 64, 8
-CENTRES = (torch.cartesian_prod(*[torch.arange(SIZE // STRIDE)] * 2).flip(1) + 0.5) * STRIDE  # (x, y), [A, 2]
+CENTRES = (torch.cartesian_prod(torch.arange(8), torch.arange(8)).flip(1) + 0.5) * 8  # (x, y) of 8×8 cells, [A, 2]
 
 
-class Detector(nn.Module):
+class Detector(nn.Sequential):
     def __init__(self, width: int) -> None:
-        super().__init__()
-        parts = [layer for inputs in (3, width, width) for layer in (nn.Conv2d(inputs, width, 3, 2, 1), nn.ReLU())]
-        self.body, self.head = nn.Sequential(*parts), nn.Conv2d(width, 6, 3, padding=1)
+        body = nn.Sequential(nn.Conv2d(3, width, 5, 4, 2), nn.ReLU(), nn.Conv2d(width, width, 3, 2, 1), nn.ReLU())
+        super().__init__(body, nn.Sequential(nn.Conv2d(width, width, 3, 1, 1), nn.ReLU(), nn.Conv2d(width, 6, 3, 1, 1)))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # features, logits [B, 2, A], boxes [B, A, 4]
-        features = self.body(images)
-        logits, sides = self.head(features).flatten(2).split((2, 4), 1)
-        left_top, right_bottom = (F.softplus(sides.transpose(1, 2)) * STRIDE).split(2, -1)
-        return features, logits, torch.cat((CENTRES - left_top, CENTRES + right_bottom), -1)
+        features = self[0](images)
+        logits, sides = self[1](features).flatten(2).split((2, 4), 1)
+        return features, logits, CENTRES.repeat(1, 2) + softplus(sides.mT) * torch.tensor([-8, -8, 8, 8])
 
 
-def batch(count: int) -> tuple[Tensor, Tensor, Tensor]:  # pictures of a red or a green rectangle, its box, its class
-    images, colours = torch.rand(count, 3, SIZE, SIZE), torch.randint(0, 2, (count,))
+def pictures(count: int) -> tuple[Tensor, Tensor, Tensor]:  # of a red or a green rectangle on noise; its box, its colour
+    images, colours = torch.rand(count, 3, 64, 64), torch.randint(0, 2, (count,))
     boxes = torch.randint(12, 32, (count, 2, 2)).cumsum(1).flatten(1)
     for image, colour, (x1, y1, x2, y2) in zip(images, colours, boxes, strict=True):
         image[colour, y1:y2, x1:x2] += 0.7
@@ -33,17 +31,16 @@ def batch(count: int) -> tuple[Tensor, Tensor, Tensor]:  # pictures of a red or 
 
 
 def task_loss(logits: Tensor, boxes: Tensor, truth: Tensor, colours: Tensor) -> Tensor:
-    inside = contains(truth[:, None], CENTRES)  # cells centred in the object
-    wanted = (F.one_hot(colours, 2)[:, :, None] * inside[:, None]).float()
-    box_loss = (1 - generalized_iou(boxes, truth[:, None]))[inside].mean()
-    return F.binary_cross_entropy_with_logits(logits, wanted, reduction="sum") / inside.sum() + box_loss
+    inside = contains(truth[:, None], CENTRES)  # cells whose centre lies in the object
+    wanted = (one_hot(colours, 2)[:, :, None] * inside[:, None]).float()
+    return bce(logits, wanted, reduction="sum") / inside.sum() + (1 - generalized_iou(boxes, truth[:, None]))[inside].mean()
 
 
-def train(student: Detector, data: tuple[Tensor, Tensor, Tensor], teacher: Detector | None = None) -> Detector:
-    bckd, pkd, aligner = BCKD(), PKD(), nn.Conv2d(student.head.in_channels, 32, 1)
+def train(student: Detector, data: tuple[Tensor, ...], teacher: Detector | None = None) -> Detector:
+    bckd, pkd, aligner = BCKD(), PKD(), nn.Conv2d(student[1][0].in_channels, 32, 1)
     optimizer = torch.optim.Adam([*student.parameters(), *aligner.parameters()], 3e-3)
-    for _ in range(500):
-        images, *labels = (part[torch.randint(0, len(part), (16,))] for part in data)
+    for chosen in torch.randint(0, len(data[0]), (500, 16)):
+        images, *labels = (part[chosen] for part in data)
         features, logits, boxes = student(images)
         loss = task_loss(logits, boxes, *labels)
         if teacher is not None:
@@ -56,10 +53,8 @@ def train(student: Detector, data: tuple[Tensor, Tensor, Tensor], teacher: Detec
     return student
 
 
-if __name__ == "__main__":
-    torch.manual_seed(0)
-    few, unseen, teacher = batch(40), batch(512), train(Detector(32), batch(4000))
-    for title, helper in (("alone", None), ("distilled", teacher)):
-        torch.manual_seed(1)
-        student = train(Detector(8), few, helper)
-        print(f"student {title}: loss {task_loss(*student(unseen[0])[1:], *unseen[1:]):.3f} on pictures it has not seen")
+torch.manual_seed(0)
+few, (unseen, *truth), teacher = pictures(40), pictures(512), train(Detector(32), pictures(4000))
+for helper in (None, teacher):
+    torch.manual_seed(1)
+    print("distilled" if helper else "alone", task_loss(*train(Detector(8), few, helper)(unseen)[1:], *truth).item())
