@@ -16,7 +16,11 @@ def test_the_toy_detector_is_short_and_gains(repository: Path) -> None:
     script = repository / "examples" / "toy_detector.py"
     assert len(script.read_text(encoding="utf-8").splitlines()) <= 60
     run = subprocess.run(
-        [sys.executable, str(script)], check=True, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        [sys.executable, str(script)],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     losses = {title: float(value) for title, value in re.findall(r"^(\w+) (\S+)$", run.stdout, re.MULTILINE)}
     assert set(losses) == {"alone", "distilled"}
