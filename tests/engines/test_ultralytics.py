@@ -47,8 +47,8 @@ def train(config: DetectionConfig, folder: Path) -> tuple[TrainingResult, nn.Mod
 def test_distillation_trains_aligners_and_student_but_never_the_teacher(
     resolved: Path, teacher: Path, tmp_path: Path
 ) -> None:
-    # Without the labels: an untrained teacher pulls elsewhere, and ultralytics' own losses start near 0, because its assigner
-    # gives an untrained student hardly any boxes to fit.
+    # Without the labels: an untrained teacher pulls elsewhere, and ultralytics' own losses start near 0, because its
+    # assigner gives an untrained student hardly any boxes to fit.
     off = dict.fromkeys(("box", "cls", "dfl", "mosaic", "warmup_epochs"), 0.0)
     config = configure(
         resolved,
