@@ -44,7 +44,8 @@ ALLOWED = {
     },
     "distiller": {"adapters", "balance", "losses", "teacher_terms", "teachers", "errors", "types"},
     "models": {"adapters", "config", "errors", "files", "weights"},
-    "config": {"balance", "losses", "schedules", "teacher_terms", "teachers", "errors"},
+    "lightning_config": set(),
+    "config": {"balance", "lightning_config", "losses", "schedules", "teacher_terms", "teachers", "errors"},
     "data": {"errors", "files"},
     "evaluation": {"errors", "data"},
     "engines": {
@@ -56,6 +57,7 @@ ALLOWED = {
         "evaluation",
         "files",
         "inherit",
+        "lightning_config",
         "memory",
         "models",
         "report",
