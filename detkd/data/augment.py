@@ -123,12 +123,12 @@ def _make_transform(step: Mapping[str, Any]) -> Any:
     if len(step) != 1:
         raise ConfigError(f"expected one transform's name to its arguments, but got {dict(step)!r}.")
     ((name, arguments),) = step.items()
-    kind = getattr(library, name, None)
-    if not isinstance(kind, type) or not issubclass(kind, library.BasicTransform):
+    kind: Any = getattr(library, name, None)
+    known = isinstance(kind, type) and issubclass(kind, library.BasicTransform)
+    if not known:
         raise ConfigError(f"expected the name of one of albumentations' transforms, but got {name!r}.")
-    if library.core.type_definitions.Targets.BBOXES not in kind._targets and not issubclass(
-        kind, library.ImageOnlyTransform
-    ):
+    boxes = library.core.type_definitions.Targets.BBOXES
+    if boxes not in kind._targets and not issubclass(kind, library.ImageOnlyTransform):
         raise ConfigError(f"{name}: expected a transform that takes boxes along, but it does not.")
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)  # of an unknown argument it only warns

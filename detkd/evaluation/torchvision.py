@@ -1,0 +1,102 @@
+"""COCO detections from a detector that follows torchvision's calling convention."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from detkd.data.augment import Augmentation
+from detkd.data.pictures import read_picture
+from detkd.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from torch import Tensor, nn
+
+
+def predict_coco(
+    model: nn.Module,
+    images: Sequence[Path],
+    ground_truth: dict[str, Any],
+    *,
+    class_names: Sequence[str],
+    imgsz: int,
+    batch: int = 8,
+) -> list[dict[str, Any]]:
+    """Run a detector over images and return what it finds as COCO results.
+
+    What the model leaves out by its own thresholds, such as ``box_score_thresh``, is not among them.
+
+    Args:
+        model: Called with a list of RGB pictures in [0, 1], [3, imgsz, imgsz] each, it returns for each of them a dict of
+            ``boxes`` (x1, y1, x2, y2), ``scores``, and ``labels`` that count the classes from 1. Its training mode is
+            restored.
+        images: Image files; each is found in the ground truth by its name.
+        ground_truth: COCO ground truth that gives image and category ids. Classes are matched by name.
+        class_names: The model's classes, in the order of their labels.
+        imgsz: Side of the network's input in pixels; the picture is scaled to it and padded.
+        batch: Pictures at a time.
+
+    Returns:
+        Dicts of ``image_id``, ``category_id``, ``bbox`` (x, y, width, height in the picture's pixels) and ``score``.
+
+    Raises:
+        DataError: If an image or a class of the model is missing from the ground truth.
+    """
+    categories = {category["name"]: category["id"] for category in ground_truth["categories"]}
+    if not set(class_names) <= set(categories):
+        raise DataError(
+            f"Expected the model's classes among the data set's {sorted(categories)}, but got {sorted(class_names)}."
+        )
+    ids = {image["file_name"].rsplit("/", 1)[-1]: image["id"] for image in ground_truth["images"]}
+    unknown = [path.name for path in images if path.name not in ids]
+    if unknown:
+        raise DataError(f"Expected {unknown[0]} among the images of the ground truth, but it is not there.")
+    labels = [categories[name] for name in class_names]
+    letterbox = Augmentation([], imgsz)
+    device = next(model.parameters()).device
+    training = model.training
+    model.eval()
+    detections: list[dict[str, Any]] = []
+    try:
+        for start in range(0, len(images), batch):
+            chunk = images[start : start + batch]
+            prepared = [_prepare(path, letterbox) for path in chunk]
+            with torch.no_grad():  # inference mode would leave tensors in the model's caches that cannot be trained with
+                results = model([pixels.to(device) for pixels, _ in prepared])
+            for path, (_, frame), result in zip(chunk, prepared, results, strict=True):
+                detections += _as_coco(result, frame, ids[path.name], labels)
+    finally:
+        model.train(training)
+    return detections
+
+
+def _prepare(path: Path, letterbox: Augmentation) -> tuple[Tensor, Tensor]:
+    """The network's input, and the picture's width and height: in its own pixels, and in the input's, [2, 2]."""
+    pixels = read_picture(path)
+    height, width, _ = pixels.shape
+    result = letterbox(pixels, np.array([[0.0, 0.0, width, height]]))
+    picture = torch.from_numpy(np.ascontiguousarray(result.pixels.transpose(2, 0, 1))).float() / 255
+    return picture, torch.tensor([[width, height], result.boxes[0, 2:].tolist()])
+
+
+def _as_coco(result: dict[str, Tensor], frame: Tensor, image: int, labels: Sequence[int]) -> list[dict[str, Any]]:
+    """One picture's detections in its own pixels; a label beyond the classes is none of them."""
+    own, scaled = frame
+    corners = result["boxes"].detach().cpu().double().view(-1, 2, 2) * (own / scaled)
+    corners = torch.minimum(corners.clamp(min=0), own.double())
+    sides = corners[:, 1] - corners[:, 0]
+    return [
+        {"image_id": image, "category_id": labels[label - 1], "bbox": box, "score": score}
+        for box, score, label in zip(
+            torch.cat((corners[:, 0], sides), 1).tolist(),
+            result["scores"].tolist(),
+            result["labels"].tolist(),
+            strict=True,
+        )
+        if 1 <= label <= len(labels)
+    ]
