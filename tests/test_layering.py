@@ -112,3 +112,11 @@ def test_drop_in_parts_need_torch_alone(module: str) -> None:
     blocked = ["numpy", "yaml", "pydantic", "PIL", "matplotlib", "ultralytics", "pycocotools", "rich", "torchvision"]
     code = f"import sys, torch; [sys.modules.__setitem__(m, None) for m in {blocked!r}]; import {module}"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_engines_import_what_is_slow_or_optional_only_when_they_run() -> None:
+    optional = {"ultralytics", "pytorch_lightning", "albumentations"}
+    code = (
+        f"import sys, detkd.engines.detection, detkd.engines.lightning.training; assert not {optional!r} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

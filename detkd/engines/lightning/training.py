@@ -190,6 +190,8 @@ def _judge(config: DetectionConfig, dataset: DetectionDataset, trainer: Any) -> 
     truth, images = dataset.coco(split), dataset.images(split)
 
     def judge(model: nn.Module) -> dict[str, float]:
+        for buffer in model.buffers() if trainer.world_size > 1 else ():
+            distributed.broadcast(buffer, src=0)  # the one whose statistics are kept
         own = images[trainer.global_rank :: trainer.world_size]
         size = {"imgsz": config.train.imgsz, "batch": config.train.batch}
         found = predict_coco(model, own, truth, class_names=dataset.names, **size)

@@ -121,7 +121,11 @@ def test_checkpoints_hold_the_student_alone_at_every_moment(
     wide = faster_rcnn(12, seed=3).state_dict()["backbone.0.weight"].shape  # no teacher anywhere, not even in the optimizer
     moments = [state["exp_avg"].shape for state in last["optimizer_states"][0]["state"].values()]
     assert wide not in moments
-    assert sorted(path.name for path in (tmp_path / "run" / "lightning").iterdir()) == ["best.pt", "last.ckpt", "results.csv"]
+    assert sorted(path.name for path in (tmp_path / "run" / "lightning").iterdir()) == [
+        "best.pt",
+        "last.ckpt",
+        "results.csv",
+    ]
 
 
 LONG = {"train": {"epochs": 3, "imgsz": 64, "batch": 2}}
