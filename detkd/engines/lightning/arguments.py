@@ -85,7 +85,7 @@ def trainer_arguments(config: DetectionConfig) -> dict[str, Any]:
         faults.append(f"train.device: expected cpu, mps, or numbers of GPUs such as 0 or 0,1; got {config.train.device!r}.")
     if faults:
         raise ConfigError("\n".join(faults))
-    arguments: dict[str, Any] = {
+    return {
         **(device or {}),
         **given,
         "max_epochs": config.train.epochs,
@@ -95,13 +95,6 @@ def trainer_arguments(config: DetectionConfig) -> dict[str, Any]:
         "limit_val_batches": 0,
         "use_distributed_sampler": False,  # the sampler knows the processes
     }
-    if config.distill is not None and not (_is_one(arguments["devices"]) and arguments.get("num_nodes", 1) == 1):
-        arguments["strategy"] = "ddp_find_unused_parameters_true"  # aligners of a term that its schedule holds at 0
-    return arguments
-
-
-def _is_one(devices: Any) -> bool:
-    return devices in (1, "1") or (isinstance(devices, list) and len(devices) == 1)
 
 
 def _device(name: str) -> dict[str, Any] | None:

@@ -72,7 +72,9 @@ class DetectorModule(LightningModule):
             views = [View(STAGE, view, image) for image, view in batch.addresses] if self._replayed else None
             result = self.distiller(images, padded_targets(batch.targets), task, views)
             self.weight_log.add(result.weights)
-            total, terms = task + result.loss, result.terms
+            # DDP waits for a gradient of every parameter, also of a term's that its schedule holds at 0.
+            idle = sum((parameter.sum() for parameter in self.distiller.parameters()), task.new_zeros(())) * 0
+            total, terms = task + result.loss + idle, result.terms
         values = {f"train/{name}": value.detach() for name, value in {**losses, **terms}.items()}
         several = self.trainer.world_size > 1
         self.log_dict(values, on_step=False, on_epoch=True, batch_size=len(images), sync_dist=several)

@@ -42,7 +42,6 @@ _NOISE = (
     ".*does not have many workers.*",
     ".*smaller than the logging interval.*",
     ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",
-    ".*find_unused_parameters=True was specified.*",
     ".*You are using a .* device with Tensor Cores.*",
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -50,13 +51,13 @@ def faster_rcnn(channels: int = 8, *, seed: int = 0, classes: int = 2) -> Faster
 class FeatureDistiller(nn.Module):
     """The interface of :class:`detkd.distiller.Distiller` around one loss: features through a 1x1 aligner."""
 
-    def __init__(self, student: Any, teacher: Any, weight: float = 1.0) -> None:
+    def __init__(self, student: Any, teacher: Any, weight: float = 1.0, stop: float = math.inf) -> None:
         super().__init__()
         torch.manual_seed(1)
         self.aligner = nn.Conv2d(student.backbone.out_channels, teacher.backbone.out_channels, 1)
         teacher.requires_grad_(False).eval()
         self._held = (student, teacher)  # in a tuple: no submodules
-        self._weight = weight
+        self._weight, self._stop = weight, stop
         self._capture = Capture(student, ["backbone"])
         self.epoch, self.epochs = 0.0, 1.0
         self.seen: list[float] = []
@@ -84,6 +85,9 @@ class FeatureDistiller(nn.Module):
         if views is not None:
             self.views += views
             self.pictures += images
+        if self.epoch >= self._stop:
+            zeros = {"features": torch.zeros(())}
+            return Distillation(torch.zeros(()), zeros, zeros)
         with torch.no_grad():
             wanted = self._held[1].backbone(images)
         loss = (self.aligner(self._capture.output("backbone")).float() - wanted.float()).square().mean()
@@ -124,7 +128,5 @@ class MeanDetector(nn.Module):
         if targets is not None:
             wanted = torch.stack([target["boxes"].sum(0) / 64 for target in targets])
             return {"loss_box": (found[:, :4] - wanted).square().mean(), "loss_score": found[:, 4].square().mean()}
-        return [
-            {"boxes": row[None, :4] * 32, "scores": row[4:].sigmoid(), "labels": torch.ones(1, dtype=torch.long)}
-            for row in found
-        ]
+        where = torch.tensor([[4.0, 4.0, 28.0, 28.0]])
+        return [{"boxes": where, "scores": row[4:].sigmoid(), "labels": torch.ones(1, dtype=torch.long)} for row in found]

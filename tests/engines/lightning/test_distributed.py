@@ -27,6 +27,7 @@ def run(data: Path, folder: Path, processes: int, *, exact: bool) -> tuple[list[
 
 def test_two_processes_give_what_one_gives(data: Path, tmp_path: Path) -> None:
     (one,), _ = run(data, tmp_path / "one", 1, exact=True)
+    assert one["history"][0]["metrics/mAP50-95(B)"] == pytest.approx(0.5)  # every disc, no square
     (first, second), printed = run(data, tmp_path / "two", 2, exact=True)
     for part in ("student", "aligner"):
         for name, value in one[part].items():
@@ -39,9 +40,10 @@ def test_two_processes_give_what_one_gives(data: Path, tmp_path: Path) -> None:
     assert (tmp_path / "two" / "run" / "lightning" / "best.pt").is_file()
 
 
-def test_processes_agree_where_each_draws_its_own(data: Path, tmp_path: Path) -> None:
+def test_processes_agree_where_each_draws_its_own_and_a_term_stops(data: Path, tmp_path: Path) -> None:
     (first, second), _ = run(data, tmp_path / "two", 2, exact=False)
     for part in ("student", "aligner"):
         for name, value in first[part].items():
             assert torch.equal(second[part][name], value), name
+    assert first["history"][0]["train/features"] > 0 == first["history"][1]["train/features"]
     assert [{**row, "time": 0} for row in first["history"]] == [{**row, "time": 0} for row in second["history"]]
