@@ -42,6 +42,8 @@ def faster_rcnn(channels: int = 8, *, seed: int = 0, classes: int = 2) -> Faster
         rpn_anchor_generator=AnchorGenerator(((16, 24),), ((1.0,),)),
         rpn_pre_nms_top_n_train=64,
         rpn_post_nms_top_n_train=32,
+        rpn_batch_size_per_image=32,  # fewer than there are, so that they are drawn
+        box_batch_size_per_image=16,
         box_roi_pool=MultiScaleRoIAlign(["0"], 4, 1),
         box_head=TwoMLPHead(channels * 16, 32),
         box_predictor=FastRCNNPredictor(32, classes + 1),

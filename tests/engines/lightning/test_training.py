@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import math
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -202,6 +202,39 @@ def test_the_average_is_what_is_judged_and_kept(data: Path, tmp_path: Path) -> N
     assert any(not torch.equal(best[name], value) for name, value in own.items())
 
 
+def test_validation_sees_no_hooks(data: Path, tmp_path: Path) -> None:
+    student = faster_rcnn()
+    seen = []
+    student.register_forward_pre_hook(lambda model, _: seen.append((model.training, hooks(model))))
+    distiller = FeatureDistiller(student, faster_rcnn(12, seed=3))
+    train(student, distiller, configure(data), DetectionDataset.load(data), tmp_path / "run")
+    assert seen == [(True, 1), (True, 1), (False, 0), (False, 0)] * 2
+
+
+def test_the_students_gradient_is_clipped(data: Path, tmp_path: Path) -> None:
+    plain = {"name": "sgd", "momentum": 0, "weight_decay": 0, "lr": 1.0, "clip": 1e-3}
+    once = {"epochs": 1, "imgsz": 64, "batch": 4}
+    _, student, distiller = run(data, tmp_path / "run", optim={**QUICK, **plain}, train=once)
+    assert distiller is not None
+    for model, before in ((student, faster_rcnn()), (distiller, FeatureDistiller(student, faster_rcnn(12)))):
+        pairs = zip(model.parameters(), before.parameters(), strict=True)
+        moved = sum(float((after - start).detach().square().sum()) for after, start in pairs) ** 0.5
+        assert moved == pytest.approx(1e-3, rel=0.02)
+
+
+def test_rare_classes_are_shown_more_often_where_it_is_asked_for(data: Path, tmp_path: Path) -> None:
+    copied = Path(shutil.copytree(data.parent, tmp_path / "data")) / "data.yaml"
+    for index in range(1, 4):
+        (copied.parent / "labels" / "train" / f"{index}.txt").write_text("0 0.25 0.25 0.375 0.375\n")
+    shown = []
+    for sampling in ("plain", "repeat_factor"):
+        changes = {"loading": {"sampling": sampling, "threshold": 1.0}, "train": {"epochs": 1, "imgsz": 64, "batch": 1}}
+        _, _, distiller = run(copied, tmp_path / sampling, **changes)
+        assert distiller is not None
+        shown.append(len(distiller.seen))
+    assert shown == [4, 5]  # the square is in one of four pictures, which is shown √4 times
+
+
 def test_patience_ends_a_run_and_keeps_it_ended(data: Path, tmp_path: Path) -> None:
     hopeless = {"optim": {**QUICK, "lr": 1e-12, "patience": 2}, "train": {"epochs": 9, "imgsz": 64, "batch": 2}}
     result, _, _ = run(data, tmp_path / "run", distilled=False, **hopeless)
@@ -244,7 +277,7 @@ def test_other_seeds_give_other_students(data: Path, tmp_path: Path) -> None:
         run(data, tmp_path / str(seed), distilled=False, train={"epochs": 1, "imgsz": 64, "batch": 2, "seed": seed})[1]
         for seed in (0, 1)
     ]
-    assert any(not torch.equal(a, b) for a, b in zip(*(copy.copy(s).parameters() for s in found), strict=True))
+    assert any(not torch.equal(a, b) for a, b in zip(*(student.parameters() for student in found), strict=True))
 
 
 def test_faults_of_the_configuration_are_all_named(data: Path, tmp_path: Path) -> None:
