@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from pycocotools import mask as coco_mask
 
 from detkd.data.augment import Augmentation
 from detkd.data.pictures import read_picture
@@ -33,8 +35,8 @@ def predict_coco(
 
     Args:
         model: Called with a list of RGB pictures in [0, 1], [3, imgsz, imgsz] each, it returns for each of them a dict of
-            ``boxes`` (x1, y1, x2, y2), ``scores``, and ``labels`` that count the classes from 1. Its training mode is
-            restored.
+            ``boxes`` (x1, y1, x2, y2), ``scores``, ``labels`` that count the classes from 1, and of a Mask R-CNN ``masks``.
+            Its training mode is restored.
         images: Image files; each is found in the ground truth by its name.
         ground_truth: COCO ground truth that gives image and category ids. Classes are matched by name.
         class_names: The model's classes, in the order of their labels.
@@ -42,7 +44,8 @@ def predict_coco(
         batch: Pictures at a time.
 
     Returns:
-        Dicts of ``image_id``, ``category_id``, ``bbox`` (x, y, width, height in the picture's pixels) and ``score``.
+        Dicts of ``image_id``, ``category_id``, ``bbox`` (x, y, width, height in the picture's pixels), ``score``, and where
+        the model gives masks ``segmentation``.
 
     Raises:
         DataError: If an image or a class of the model is missing from the ground truth.
@@ -90,13 +93,27 @@ def _as_coco(result: dict[str, Tensor], frame: Tensor, image: int, labels: Seque
     corners = result["boxes"].detach().cpu().double().view(-1, 2, 2) * (own / scaled)
     corners = torch.minimum(corners.clamp(min=0), own.double())
     sides = corners[:, 1] - corners[:, 0]
-    return [
+    found = [
         {"image_id": image, "category_id": labels[label - 1], "bbox": box, "score": score}
+        if 1 <= label <= len(labels)
+        else None
         for box, score, label in zip(
             torch.cat((corners[:, 0], sides), 1).tolist(),
             result["scores"].tolist(),
             result["labels"].tolist(),
             strict=True,
         )
-        if 1 <= label <= len(labels)
     ]
+    for detection, mask in zip(found, result.get("masks", ()), strict="masks" in result):
+        if detection is not None:
+            detection["segmentation"] = _encode(mask[0], frame)
+    return [detection for detection in found if detection is not None]
+
+
+def _encode(mask: Tensor, frame: Tensor) -> dict[str, Any]:
+    """Run lengths, in the picture's own pixels, of where a mask's probability [S, S] is at least a half."""
+    (width, height), (right, bottom) = (tuple(map(round, size)) for size in frame.tolist())
+    inside = mask[None, None, :bottom, :right].float()
+    full = F.interpolate(inside, (height, width), mode="bilinear")[0, 0] >= 0.5
+    encoded = coco_mask.encode(np.asfortranarray(full.cpu().numpy().astype(np.uint8)))
+    return {"size": list(encoded["size"]), "counts": encoded["counts"].decode("ascii")}

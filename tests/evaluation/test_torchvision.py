@@ -2,9 +2,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pycocotools import mask as coco_mask
 from torch import Tensor, nn
 
 from detkd.errors import DataError
@@ -62,6 +64,31 @@ def test_boxes_come_back_in_the_pictures_own_pixels(tmp_path: Path) -> None:
         x, y, w, h = detection["bbox"]
         assert y + h <= height
     assert evaluate_coco(truth, found)["AP50"] == pytest.approx(1)
+
+
+class WhiteMask(WhiteBox):
+    """Gives the white pixels as a mask, too."""
+
+    def forward(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
+        masks = [(image.min(0).values > 0.9).float()[None].repeat(2, 1, 1, 1) for image in images]
+        return [{**result, "masks": mask} for result, mask in zip(super().forward(images), masks, strict=True)]
+
+
+def test_masks_come_back_in_the_pictures_own_pixels(tmp_path: Path) -> None:
+    picture = Image.new("RGB", (200, 120))
+    picture.paste((255, 255, 255), (40, 60, 160, 120))
+    picture.save(tmp_path / "a.png")
+    truth = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 200, "height": 120}],
+        "annotations": [],
+        "categories": [{"id": 1, "name": "disc"}, {"id": 2, "name": "ring"}],
+    }
+    (found,) = predict_coco(WhiteMask(), [tmp_path / "a.png"], truth, class_names=("disc", "ring"), imgsz=100)
+    mask = coco_mask.decode(found["segmentation"])
+    assert mask.shape == (120, 200)
+    wanted = np.zeros((120, 200), bool)
+    wanted[60:, 40:160] = True
+    assert (mask.astype(bool) ^ wanted).sum() < 0.03 * wanted.sum()
 
 
 def test_unknown_classes_and_images_are_refused(tmp_path: Path) -> None:

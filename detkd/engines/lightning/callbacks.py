@@ -6,8 +6,8 @@ import math
 import time
 from typing import TYPE_CHECKING, Any
 
-import torch
 from pytorch_lightning import Callback
+from safetensors.torch import save_file
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from detkd.errors import DetkdError
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytorch_lightning import LightningModule, Trainer
-    from torch import Tensor, nn
+    from torch import nn
 
     from detkd.distiller import Distiller
     from detkd.engines.weight_log import WeightLog
@@ -119,7 +119,7 @@ class Watching(Callback):
     Args:
         student: The model to judge and to keep.
         judge: Gives the metrics of a model, the same in every process; the best has the largest :data:`AP`.
-        folder: Where ``last.ckpt``, ``best.pt`` and ``results.csv`` are kept.
+        folder: Where ``last.ckpt``, ``best.safetensors`` and ``results.csv`` are kept.
         patience: Epochs without a better one before training stops; None never stops it.
 
     Attributes:
@@ -130,7 +130,7 @@ class Watching(Callback):
         self, student: nn.Module, judge: Callable[[nn.Module], Mapping[str, float]], folder: Path, patience: int | None
     ) -> None:
         self._student, self._judge, self._patience = student, judge, patience
-        self.last, self.best, self._csv = (folder / name for name in ("last.ckpt", "best.pt", "results.csv"))
+        self.last, self.best, self._csv = (folder / name for name in ("last.ckpt", "best.safetensors", "results.csv"))
         self.rows: list[dict[str, float]] = []
         self._before = 0.0  # seconds up to a resumption
         self._begin = time.monotonic()
@@ -161,7 +161,7 @@ class Watching(Callback):
         self.rows.append({"epoch": trainer.current_epoch + 1, "time": elapsed, **losses, **metrics, "lr": rate})
         if trainer.is_global_zero:
             if not metrics[AP] <= best:  # where AP is not a number, the last one is kept
-                write_state(self._student.state_dict(), self.best)
+                write_tensors(self._student, self.best)
             write_text(self._csv, _csv(self.rows))
         trainer.save_checkpoint(self.last)
         trainer.should_stop = trainer.should_stop or self._lost_patience()
@@ -201,10 +201,11 @@ class Showing(Callback):
         self._progress.epoch(trainer.current_epoch + 1, {"val AP": self._rows[-1][AP]})
 
 
-def write_state(state: Mapping[str, Tensor], path: Path) -> None:
-    """Write a plain state dict whole, on the CPU."""
+def write_tensors(model: nn.Module, path: Path) -> None:
+    """Write a model's tensors alone, whole, as safetensors."""
+    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     with replacing(path) as temporary:
-        torch.save({name: value.detach().cpu() for name, value in state.items()}, temporary)
+        save_file(tensors, temporary)
 
 
 def _csv(rows: list[dict[str, float]]) -> str:

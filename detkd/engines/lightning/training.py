@@ -46,29 +46,36 @@ _NOISE = (
 )
 
 
-def check_config(config: DetectionConfig) -> None:
+def torch_device(name: str) -> torch.device:
+    """The first device of a name in a configuration."""
+    return torch.device(name if name in {"cpu", "mps"} else f"cuda:{name.removeprefix('cuda:').split(',')[0].strip()}")
+
+
+def check(config: DetectionConfig) -> None:
     """Refuse what Lightning or albumentations would refuse, before anything is loaded.
 
     Raises:
         ConfigError: With one line for each fault.
     """
     faults = []
-    for check in (lambda: trainer_arguments(config), lambda: Augmentation(config.augment or (), config.train.imgsz)):
+    for part in (lambda: trainer_arguments(config), lambda: Augmentation(config.augment or (), config.train.imgsz)):
         try:
-            check()
+            part()
         except ConfigError as error:
             faults.append(str(error))
     if faults:
         raise ConfigError("\n".join(faults))
 
 
-def training_views(config: DetectionConfig, dataset: DetectionDataset) -> PictureViews | None:
+def training_views(
+    config: DetectionConfig, dataset: DetectionDataset, student: nn.Module | None = None
+) -> PictureViews | None:
     """The augmented pictures of a run whose teacher is cached; None where no teacher is."""
     if config.distill is None or config.distill.views is None:
         return None
-    _, loading = _sections(config)
+    pictures = _pictures(config, dataset, salt="", masks=student is not None and _takes_masks(student))
     count = min(config.distill.views, config.train.epochs)
-    return PictureViews(_pictures(config, dataset), config.augment or (), count, loading.workers)
+    return PictureViews(pictures, config.augment or (), count, _sections(config)[1].workers)
 
 
 def train(
@@ -89,7 +96,7 @@ def train(
         distiller: Its distiller, or None to train alone.
         config: The run.
         dataset: Its data.
-        folder: The run's folder; ``lightning/`` in it gets ``last.ckpt``, ``best.pt`` and ``results.csv``.
+        folder: The run's folder; ``lightning/`` in it gets ``last.ckpt``, ``best.safetensors`` and ``results.csv``.
         resume: Whether to go on from ``last.ckpt``.
 
     Raises:
@@ -102,13 +109,17 @@ def train(
         from detkd.engines.lightning.callbacks import Averaging, Distilling, Showing, Watching
         from detkd.engines.lightning.module import DetectorModule
 
-        replayed = training_views(config, dataset)
+        replayed = training_views(config, dataset, student)
         module = DetectorModule(student, distiller, optim, seed=config.train.seed, replayed=replayed is not None)
         averaging = Averaging(student, optim.ema) if optim.ema is not None else None
         judged = student if averaging is None else averaging.model
-        watching = Watching(judged, _judge(config, dataset, trainer), folder / FOLDER, optim.patience)
+        masks = _takes_masks(student)
+        watching = Watching(judged, _judge(config, dataset, trainer, masks), folder / FOLDER, optim.patience)
         console = None if trainer.is_global_zero else Console(quiet=True)
-        pictures = replayed.pictures if replayed is not None else _pictures(config, dataset, salt=str(config.train.seed))
+        if replayed is not None:
+            pictures = replayed.pictures
+        else:
+            pictures = _pictures(config, dataset, salt=str(config.train.seed), masks=masks)
         sampler = AddressSampler(
             _factors(pictures, loading),
             config.train.batch,
@@ -137,8 +148,15 @@ def _sections(config: DetectionConfig) -> tuple[OptimConfig, LoadingConfig]:
     return config.optim, config.loading
 
 
-def _pictures(config: DetectionConfig, dataset: DetectionDataset, *, salt: str = "") -> AugmentedPictures:
-    return AugmentedPictures(dataset.annotated("train"), Augmentation(config.augment or (), config.train.imgsz), salt=salt)
+def _pictures(config: DetectionConfig, dataset: DetectionDataset, *, salt: str, masks: bool) -> AugmentedPictures:
+    augmentation = Augmentation(config.augment or (), config.train.imgsz)
+    return AugmentedPictures(dataset.annotated("train"), augmentation, salt=salt, masks=masks)
+
+
+def _takes_masks(student: nn.Module) -> bool:
+    """Whether a detector learns masks, as torchvision's own have it."""
+    heads: Any = getattr(student, "roi_heads", None)
+    return heads is not None and bool(heads.has_mask())
 
 
 def _factors(pictures: AugmentedPictures, loading: LoadingConfig) -> Any:
@@ -183,23 +201,27 @@ def _whole_files() -> Any:
     return WholeFiles()
 
 
-def _judge(config: DetectionConfig, dataset: DetectionDataset, trainer: Any) -> Callable[[nn.Module], Mapping[str, float]]:
+def _judge(
+    config: DetectionConfig, dataset: DetectionDataset, trainer: Any, masks: bool
+) -> Callable[[nn.Module], Mapping[str, float]]:
     """COCO metrics of a model on the validation split, or on the training images where there is none."""
     split = "val" if "val" in dataset.splits else "train"
     truth, images = dataset.coco(split), dataset.images(split)
+    masks = masks and all("segmentation" in annotation for annotation in truth["annotations"])
+    imgsz, batch = config.train.imgsz, config.train.batch
 
     def judge(model: nn.Module) -> dict[str, float]:
         for buffer in model.buffers() if trainer.world_size > 1 else ():
             distributed.broadcast(buffer, src=0)  # the one whose statistics are kept
         own = images[trainer.global_rank :: trainer.world_size]
-        size = {"imgsz": config.train.imgsz, "batch": config.train.batch}
-        found = predict_coco(model, own, truth, class_names=dataset.names, **size)
+        found = predict_coco(model, own, truth, class_names=dataset.names, imgsz=imgsz, batch=batch)
         if trainer.world_size > 1:
             gathered: list[Any] = [None] * trainer.world_size
             distributed.all_gather_object(gathered, found)
             found = [detection for share in gathered for detection in share]
-        metrics = evaluate_coco(truth, found)
-        return {"metrics/mAP50(B)": metrics["AP50"], "metrics/mAP50-95(B)": metrics["AP"]}
+        boxes = evaluate_coco(truth, found)
+        metrics = {"metrics/mAP50(B)": boxes["AP50"], "metrics/mAP50-95(B)": boxes["AP"]}
+        return {**metrics, "metrics/mAP50-95(M)": evaluate_coco(truth, found, "segm")["AP"]} if masks else metrics
 
     return judge
 

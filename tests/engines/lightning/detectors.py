@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.detection import FasterRCNN
+from torchvision.models.detection import FasterRCNN, MaskRCNN
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.rpn import AnchorGenerator
 from torchvision.ops import MultiScaleRoIAlign
 
@@ -27,17 +28,18 @@ SIZE = 64
 QUICK = {"lr": 0.003, "warmup_epochs": 0, "schedule": "constant"}
 
 
-def faster_rcnn(channels: int = 8, *, seed: int = 0, classes: int = 2) -> FasterRCNN:
-    """A Faster R-CNN of some ten thousand parameters on one level of stride 8; pictures of SIZE are not resized."""
+def faster_rcnn(channels: int = 8, *, seed: int = 0, **more: Any) -> FasterRCNN:
+    """A Faster R-CNN of some ten thousand parameters for two classes, on one level of stride 8."""
     torch.manual_seed(seed)
     layers: list[nn.Module] = []
     for inputs in (3, channels, channels):
         layers += [nn.Conv2d(inputs, channels, 3, stride=2, padding=1), nn.BatchNorm2d(channels), nn.ReLU()]
     backbone: Any = nn.Sequential(*layers)
     backbone.out_channels = channels
-    return FasterRCNN(
+    kind = MaskRCNN if more else FasterRCNN
+    return kind(
         backbone,
-        min_size=SIZE,
+        min_size=SIZE,  # pictures of this size are not resized
         max_size=SIZE,
         rpn_anchor_generator=AnchorGenerator(((16, 24),), ((1.0,),)),
         rpn_pre_nms_top_n_train=64,
@@ -46,7 +48,18 @@ def faster_rcnn(channels: int = 8, *, seed: int = 0, classes: int = 2) -> Faster
         box_batch_size_per_image=16,
         box_roi_pool=MultiScaleRoIAlign(["0"], 4, 1),
         box_head=TwoMLPHead(channels * 16, 32),
-        box_predictor=FastRCNNPredictor(32, classes + 1),
+        box_predictor=FastRCNNPredictor(32, 3),
+        **more,
+    )
+
+
+def mask_rcnn(channels: int = 8) -> MaskRCNN:
+    """The same with masks."""
+    return faster_rcnn(
+        channels,
+        mask_roi_pool=MultiScaleRoIAlign(["0"], 8, 1),
+        mask_head=MaskRCNNHeads(channels, (16,), 1),
+        mask_predictor=MaskRCNNPredictor(16, 16, 3),
     )
 
 

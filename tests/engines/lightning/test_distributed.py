@@ -37,7 +37,7 @@ def test_two_processes_give_what_one_gives(data: Path, tmp_path: Path) -> None:
         keys = [key for key in alone if key != "time"]
         assert [together[key] for key in keys] == pytest.approx([alone[key] for key in keys], rel=1e-3, abs=1e-5)
     assert printed.count("run: epoch") == 2  # one process speaks
-    assert (tmp_path / "two" / "run" / "lightning" / "best.pt").is_file()
+    assert (tmp_path / "two" / "run" / "lightning" / "best.safetensors").is_file()
 
 
 def test_processes_agree_where_each_draws_its_own_and_a_term_stops(data: Path, tmp_path: Path) -> None:

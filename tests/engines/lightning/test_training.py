@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from detkd.data.detection import DetectionDataset
-from detkd.engines.lightning.training import LAST_CHECKPOINT, check_config, train
-from detkd.errors import ConfigError, DetkdError
-from tests.engines.lightning.detectors import QUICK, FeatureDistiller, configure, faster_rcnn
+from detkd.engines.lightning.training import LAST_CHECKPOINT, check, train
+from detkd.errors import ConfigError, DataError, DetkdError
+from tests.engines.lightning.detectors import QUICK, FeatureDistiller, configure, faster_rcnn, mask_rcnn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,7 +47,7 @@ def run(
 
 
 def load(path: Path) -> dict[str, Any]:
-    state: dict[str, Any] = torch.load(path, weights_only=True)
+    state: dict[str, Any] = load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
     return state
 
 
@@ -101,14 +102,15 @@ def test_distillation_reaches_student_and_aligners_and_leaves_the_teacher(data: 
 def test_checkpoints_hold_the_student_alone_at_every_moment(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain, found, write = faster_rcnn().state_dict(), [], torch.save
+    plain, found, move = faster_rcnn().state_dict(), [], Path.replace
 
-    def watch(content: Any, path: Path) -> None:
-        write(content, path)
-        found.append(load(path))
+    def watch(self: Path, target: Path) -> Path:
+        if target.suffix != ".csv":
+            found.append(load(self))
+        return move(self, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(torch, "save", watch)
+        patch.setattr(Path, "replace", watch)
         run(data, tmp_path / "run")
     assert len(found) >= 3
     for content in found:
@@ -121,11 +123,8 @@ def test_checkpoints_hold_the_student_alone_at_every_moment(
     wide = faster_rcnn(12, seed=3).state_dict()["backbone.0.weight"].shape  # no teacher anywhere, not even in the optimizer
     moments = [state["exp_avg"].shape for state in last["optimizer_states"][0]["state"].values()]
     assert wide not in moments
-    assert sorted(path.name for path in (tmp_path / "run" / "lightning").iterdir()) == [
-        "best.pt",
-        "last.ckpt",
-        "results.csv",
-    ]
+    left = sorted(path.name for path in (tmp_path / "run" / "lightning").iterdir())
+    assert left == ["best.safetensors", "last.ckpt", "results.csv"]
 
 
 LONG = {"train": {"epochs": 3, "imgsz": 64, "batch": 2}}
@@ -136,19 +135,18 @@ AVERAGED = {"optim": {**QUICK, "ema": 0.9, "schedule": "cosine"}, **LONG}
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, number: int
 ) -> None:
-    """Cut in the middle of writing a file: the n-th checkpoint, or the second best student."""
+    """Cut while a file is written, the n-th checkpoint or the second best student; nothing else puts one in its place."""
     whole, _, _ = run(data, tmp_path / "whole", **AVERAGED)
-    write, calls = torch.save, []
+    move, calls = Path.replace, []
 
-    def stop(content: Any, path: Path) -> None:
-        calls.append(path.name.split("-")[0].removeprefix("."))
-        write(content, path)
+    def stop(self: Path, target: Path) -> Path:
+        calls.append(target.stem)
         if calls.count(file) == number:
-            path.write_bytes(path.read_bytes()[:100])
             raise CutError
+        return move(self, target)
 
     with monkeypatch.context() as patch, pytest.raises(CutError):
-        patch.setattr(torch, "save", stop)
+        patch.setattr(Path, "replace", stop)
         run(data, tmp_path / "cut", **AVERAGED)
     kept = load(tmp_path / "cut" / LAST_CHECKPOINT)
     assert kept["epoch"] == calls.count("last") - (2 if file == "last" else 1)
@@ -157,7 +155,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(
     assert timeless[0] == timeless[1]
     assert again.weights == whole.weights
     assert again.history[2]["time"] > again.history[1]["time"] > again.history[0]["time"]
-    for name in ("last.ckpt", "best.pt"):
+    for name in ("last.ckpt", "best.safetensors"):
         one, other = (load(tmp_path / folder / "lightning" / name) for folder in ("whole", "cut"))
         assert_equal(one, other, name)
 
@@ -200,6 +198,19 @@ def test_the_average_is_what_is_judged_and_kept(data: Path, tmp_path: Path) -> N
     assert all(torch.equal(last["state_dict"][name], value) for name, value in own.items())
     assert best.keys() == own.keys()
     assert any(not torch.equal(best[name], value) for name, value in own.items())
+
+
+def test_masks_are_learnt_and_judged(data: Path, tmp_path: Path) -> None:
+    outlined = Path(shutil.copytree(data.parent, tmp_path / "data")) / "data.yaml"
+    for label in (outlined.parent / "labels").rglob("*.txt"):
+        label.write_text("0 .07 .07 .43 .07 .43 .43 .07 .43\n1 .56 .47 .93 .47 .93 .84 .56 .84\n")
+    config = configure(outlined, train={"epochs": 25, "imgsz": 64, "batch": 2}, optim={**QUICK, "lr": 0.005})
+    result = train(mask_rcnn(), None, config, DetectionDataset.load(outlined), tmp_path / "run")
+    masks = [row["train/loss_mask"] for row in result.history]
+    assert masks[-1] < 0.7 * masks[0]
+    assert max(row["metrics/mAP50-95(M)"] for row in result.history) > 0.1
+    with pytest.raises(DataError, match="expected a mask for each object"):
+        train(mask_rcnn(), None, configure(data), DetectionDataset.load(data), tmp_path / "boxes")
 
 
 def test_validation_sees_no_hooks(data: Path, tmp_path: Path) -> None:
@@ -289,7 +300,7 @@ def test_faults_of_the_configuration_are_all_named(data: Path, tmp_path: Path) -
         train={"device": "tpu", "imgsz": 64},
     )
     with pytest.raises(ConfigError) as error:
-        check_config(faulty)
+        check(faulty)
     for line in (
         r"trainer\.max_epochs: set by another section",
         r"trainer\.devicez: unknown to Lightning's Trainer; got 1",

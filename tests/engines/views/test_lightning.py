@@ -12,11 +12,12 @@ from PIL import Image
 
 from detkd.config import ModelConfig, parse_distillation
 from detkd.data.detection import DetectionDataset
-from detkd.engines import ultralytics as yolo
+from detkd.engines.distillation import cache_source
 from detkd.engines.lightning.training import train, training_views
 from detkd.engines.views.lightning import STAGE, PictureViews
 from detkd.errors import CacheError
 from detkd.lightning_config import DEFAULT_AUGMENT
+from detkd.models.ultralytics import build_yolo
 from detkd.teachers.cached import CachedTeacher
 from detkd.teachers.making import CacheMaker
 from detkd.teachers.store import View
@@ -73,12 +74,12 @@ def test_the_fingerprint_names_what_the_pictures_depend_on(data: Path, tmp_path:
 
 
 def test_a_teachers_cache_is_made_and_read(data: Path, tmp_path: Path) -> None:
-    student, _ = yolo.build_model(ModelConfig(model="yolov5n.yaml", width=0.0625), NAMES, role="student")
+    student, _ = build_yolo(ModelConfig(model="yolov5n.yaml", width=0.0625), NAMES, role="student")
     config = parse_distillation({"teacher": {"cache": str(tmp_path / "cache"), "views": 2}, "terms": {"pkd": {}}})
     teacher = build("yolo11n", NAMES)
 
     def source(**changes: Any) -> Any:
-        return yolo.cache_source(student, teacher, config.all_teachers[0], config, views_of(data, **changes))
+        return cache_source(student, teacher, config.all_teachers[0], config, views_of(data, **changes))
 
     maker = CacheMaker(source(), tmp_path / "cache", batch=2)
     maker.make(lambda shard: None)
