@@ -51,4 +51,6 @@ class LoadingConfig(BaseModel):
     threshold: float = Field(
         0.1, gt=0, le=1, description="share of the pictures below which a class is rare, for repeat_factor"
     )
-    workers: int = Field(0, ge=0, description="processes that compose pictures; 0 composes them between the steps")
+    workers: int | None = Field(
+        None, ge=0, description="processes that compose pictures; null takes up to 8 beside a GPU, none beside a busy CPU"
+    )

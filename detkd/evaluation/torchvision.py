@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from pycocotools import mask as coco_mask
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 from detkd.data.augment import Augmentation
+from detkd.data.loading import single_threaded
 from detkd.data.pictures import read_picture
 from detkd.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
-
-    from torch import Tensor, nn
 
 
 def predict_coco(
@@ -28,6 +29,7 @@ def predict_coco(
     class_names: Sequence[str],
     imgsz: int,
     batch: int = 8,
+    workers: int = 0,
 ) -> list[dict[str, Any]]:
     """Run a detector over images and return what it finds as COCO results.
 
@@ -42,6 +44,7 @@ def predict_coco(
         class_names: The model's classes, in the order of their labels.
         imgsz: Side of the network's input in pixels; the picture is scaled to it and padded.
         batch: Pictures at a time.
+        workers: Processes that decode pictures; 0 decodes them here.
 
     Returns:
         Dicts of ``image_id``, ``category_id``, ``bbox`` (x, y, width, height in the picture's pixels), ``score``, and where
@@ -60,31 +63,50 @@ def predict_coco(
     if unknown:
         raise DataError(f"Expected {unknown[0]} among the images of the ground truth, but it is not there.")
     labels = [categories[name] for name in class_names]
-    letterbox = Augmentation([], imgsz)
     device = next(model.parameters()).device
+    loader = DataLoader(
+        _Letterboxed(images, imgsz),
+        batch_size=batch,
+        num_workers=workers,
+        collate_fn=list,
+        worker_init_fn=single_threaded,
+        generator=torch.Generator(),  # or the loader would draw from the caller's
+    )
     training = model.training
     model.eval()
     detections: list[dict[str, Any]] = []
     try:
-        for start in range(0, len(images), batch):
-            chunk = images[start : start + batch]
-            prepared = [_prepare(path, letterbox) for path in chunk]
+        for samples in loader:
             with torch.no_grad():  # inference mode would leave tensors in the model's caches that cannot be trained with
-                results = model([pixels.to(device) for pixels, _ in prepared])
-            for path, (_, frame), result in zip(chunk, prepared, results, strict=True):
-                detections += _as_coco(result, frame, ids[path.name], labels)
+                results = model([sample.pixels.to(device) for sample in samples])
+            for sample, result in zip(samples, results, strict=True):
+                detections += _as_coco(result, sample.frame, ids[sample.name], labels)
     finally:
         model.train(training)
     return detections
 
 
-def _prepare(path: Path, letterbox: Augmentation) -> tuple[Tensor, Tensor]:
-    """The network's input, and the picture's width and height: in its own pixels, and in the input's, [2, 2]."""
-    pixels = read_picture(path)
-    height, width, _ = pixels.shape
-    result = letterbox(pixels, np.array([[0.0, 0.0, width, height]]))
-    picture = torch.from_numpy(np.ascontiguousarray(result.pixels.transpose(2, 0, 1))).float() / 255
-    return picture, torch.tensor([[width, height], result.boxes[0, 2:].tolist()])
+class _Sample(NamedTuple):
+    """The network's input [3, S, S] of a picture file, and the picture's width and height: in its own pixels, and in it."""
+
+    name: str
+    pixels: Tensor
+    frame: Tensor
+
+
+class _Letterboxed(Dataset[_Sample]):
+    def __init__(self, images: Sequence[Path], imgsz: int) -> None:
+        self._images, self._letterbox = images, Augmentation([], imgsz)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> _Sample:
+        pixels = read_picture(self._images[index])
+        height, width, _ = pixels.shape
+        result = self._letterbox(pixels, np.array([[0.0, 0.0, width, height]]))
+        picture = torch.from_numpy(np.ascontiguousarray(result.pixels.transpose(2, 0, 1))).float() / 255
+        return _Sample(self._images[index].name, picture, torch.tensor([[width, height], result.boxes[0, 2:].tolist()]))
 
 
 def _as_coco(result: dict[str, Tensor], frame: Tensor, image: int, labels: Sequence[int]) -> list[dict[str, Any]]:

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from detkd.data.annotations import to_coco
@@ -114,3 +116,18 @@ def test_bccd_is_sound_and_its_json_equals_its_labels(real_data: Path) -> None:
     key = lambda a: (round(a["bbox"][0]), round(a["bbox"][1]), round(a["bbox"][2]))  # noqa: E731
     assert len(truth["annotations"]) == len(converted["annotations"])
     assert {key(a) for a in truth["annotations"]} == {key(a) for a in converted["annotations"]}
+
+
+@pytest.mark.real_data
+def test_bccd_reads_alike_from_labels_and_from_coco(real_data: Path, tmp_path: Path) -> None:
+    root = real_data / "bccd"
+    own = DetectionDataset.load(root / "data.yaml")
+    tree = {"format": "coco", "path": str(root), "annotations": {"test": "test.json"}, "names": list(own.names)}
+    (tmp_path / "data.yaml").write_text(yaml.safe_dump({**tree, "test": str(own.splits["test"])}))
+    other = DetectionDataset.load(tmp_path / "data.yaml")
+    check_dataset(other, ("test",))
+    by_name = {image.path.name: image for image in other.annotated("test")}
+    for image in own.annotated("test"):
+        found = by_name[image.path.name]
+        assert sorted(found.classes.tolist()) == sorted(image.classes.tolist())
+        assert np.sort(found.boxes, 0) == pytest.approx(np.sort(image.boxes, 0), abs=0.01)

@@ -55,6 +55,7 @@ def test_boxes_come_back_in_the_pictures_own_pixels(tmp_path: Path) -> None:
     model = WhiteBox().train()
     found = predict_coco(model, paths, truth, class_names=("disc", "ring"), imgsz=96, batch=3)
     assert model.training
+    assert predict_coco(model, paths, truth, class_names=("disc", "ring"), imgsz=96, batch=1, workers=1) == found
     assert set(model.sizes) == {torch.Size((3, 96, 96))}
     assert len(found) == 4
     for detection, annotation in zip(found, truth["annotations"], strict=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,7 +76,7 @@ def training_views(
         return None
     pictures = _pictures(config, dataset, salt="", masks=student is not None and _takes_masks(student))
     count = min(config.distill.views, config.train.epochs)
-    return PictureViews(pictures, config.augment or (), count, _sections(config)[1].workers)
+    return PictureViews(pictures, config.augment or (), count, _workers(config))
 
 
 def train(
@@ -128,7 +129,7 @@ def train(
             rank=trainer.global_rank,
             processes=trainer.world_size,
         )
-        loader = training_loader(pictures, sampler, config.train.batch // trainer.world_size, loading.workers)
+        loader = training_loader(pictures, sampler, config.train.batch // trainer.world_size, _workers(config))
         with TrainingProgress(folder.name, config.train.epochs, console) as progress:
             trainer.callbacks += [Distilling(distiller, module.weight_log)] if distiller is not None else []
             trainer.callbacks += [averaging] if averaging is not None else []
@@ -146,6 +147,13 @@ def _sections(config: DetectionConfig) -> tuple[OptimConfig, LoadingConfig]:
     assert config.optim is not None, "the configuration of another engine"
     assert config.loading is not None
     return config.optim, config.loading
+
+
+def _workers(config: DetectionConfig) -> int:
+    workers = _sections(config)[1].workers
+    if workers is not None:
+        return workers
+    return 0 if config.train.device == "cpu" else min(8, os.cpu_count() or 1)
 
 
 def _pictures(config: DetectionConfig, dataset: DetectionDataset, *, salt: str, masks: bool) -> AugmentedPictures:
@@ -208,13 +216,13 @@ def _judge(
     split = "val" if "val" in dataset.splits else "train"
     truth, images = dataset.coco(split), dataset.images(split)
     masks = masks and all("segmentation" in annotation for annotation in truth["annotations"])
-    imgsz, batch = config.train.imgsz, config.train.batch
+    settings = {"imgsz": config.train.imgsz, "batch": config.train.batch, "workers": _workers(config)}
 
     def judge(model: nn.Module) -> dict[str, float]:
         for buffer in model.buffers() if trainer.world_size > 1 else ():
             distributed.broadcast(buffer, src=0)  # the one whose statistics are kept
         own = images[trainer.global_rank :: trainer.world_size]
-        found = predict_coco(model, own, truth, class_names=dataset.names, imgsz=imgsz, batch=batch)
+        found = predict_coco(model, own, truth, class_names=dataset.names, **settings)
         if trainer.world_size > 1:
             gathered: list[Any] = [None] * trainer.world_size
             distributed.all_gather_object(gathered, found)
