@@ -7,11 +7,10 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from pytorch_lightning import Callback
-from safetensors.torch import save_file
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from detkd.errors import DetkdError
-from detkd.files import replacing, write_text
+from detkd.files import write_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -119,6 +118,7 @@ class Watching(Callback):
     Args:
         student: The model to judge and to keep.
         judge: Gives the metrics of a model, the same in every process; the best has the largest :data:`AP`.
+        save: Writes a model, whole or not at all.
         folder: Where ``last.ckpt``, ``best.safetensors`` and ``results.csv`` are kept.
         patience: Epochs without a better one before training stops; None never stops it.
 
@@ -127,9 +127,14 @@ class Watching(Callback):
     """
 
     def __init__(
-        self, student: nn.Module, judge: Callable[[nn.Module], Mapping[str, float]], folder: Path, patience: int | None
+        self,
+        student: nn.Module,
+        judge: Callable[[nn.Module], Mapping[str, float]],
+        save: Callable[[nn.Module, Path], None],
+        folder: Path,
+        patience: int | None,
     ) -> None:
-        self._student, self._judge, self._patience = student, judge, patience
+        self._student, self._judge, self._save, self._patience = student, judge, save, patience
         self.last, self.best, self._csv = (folder / name for name in ("last.ckpt", "best.safetensors", "results.csv"))
         self.rows: list[dict[str, float]] = []
         self._before = 0.0  # seconds up to a resumption
@@ -161,7 +166,7 @@ class Watching(Callback):
         self.rows.append({"epoch": trainer.current_epoch + 1, "time": elapsed, **losses, **metrics, "lr": rate})
         if trainer.is_global_zero:
             if not metrics[AP] <= best:  # where AP is not a number, the last one is kept
-                write_tensors(self._student, self.best)
+                self._save(self._student, self.best)
             write_text(self._csv, _csv(self.rows))
         trainer.save_checkpoint(self.last)
         trainer.should_stop = trainer.should_stop or self._lost_patience()
@@ -199,13 +204,6 @@ class Showing(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show what validation found."""
         self._progress.epoch(trainer.current_epoch + 1, {"val AP": self._rows[-1][AP]})
-
-
-def write_tensors(model: nn.Module, path: Path) -> None:
-    """Write a model's tensors alone, whole, as safetensors."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    with replacing(path) as temporary:
-        save_file(tensors, temporary)
 
 
 def _csv(rows: list[dict[str, float]]) -> str:

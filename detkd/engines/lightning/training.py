@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from rich.console import Console
+from safetensors.torch import save_file
 from torch import distributed
 
 from detkd.data.augment import Augmentation
@@ -24,6 +25,7 @@ from detkd.errors import ConfigError
 from detkd.evaluation.coco import evaluate_coco
 from detkd.evaluation.torchvision import predict_coco
 from detkd.files import replacing
+from detkd.models.torchvision import save_model
 from detkd.report.console import TrainingProgress
 
 if TYPE_CHECKING:
@@ -115,7 +117,8 @@ def train(
         averaging = Averaging(student, optim.ema) if optim.ema is not None else None
         judged = student if averaging is None else averaging.model
         masks = _takes_masks(student)
-        watching = Watching(judged, _judge(config, dataset, trainer, masks), folder / FOLDER, optim.patience)
+        judge = _judge(config, dataset, trainer, masks)
+        watching = Watching(judged, judge, _save, folder / FOLDER, optim.patience)
         console = None if trainer.is_global_zero else Console(quiet=True)
         if replayed is not None:
             pictures = replayed.pictures
@@ -207,6 +210,16 @@ def _whole_files() -> Any:
             return checkpoint
 
     return WholeFiles()
+
+
+def _save(model: nn.Module, path: Path) -> None:
+    """Write a model's tensors, with what it was built as where it says so."""
+    if hasattr(model, "architecture"):
+        save_model(model, path)
+        return
+    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    with replacing(path) as temporary:
+        save_file(tensors, temporary)
 
 
 def _judge(

@@ -11,9 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from detkd.config import ModelConfig, parse_distillation
 from detkd.data.detection import DetectionDataset
+from detkd.engines.distillation import build_distiller
 from detkd.engines.lightning.training import LAST_CHECKPOINT, check, train
 from detkd.errors import ConfigError, DataError, DetkdError
+from detkd.models.architecture import Proposals
+from detkd.models.torchvision import build_model, load_model
 from tests.engines.lightning.detectors import QUICK, FeatureDistiller, configure, faster_rcnn, mask_rcnn
 
 if TYPE_CHECKING:
@@ -313,3 +317,28 @@ def test_faults_of_the_configuration_are_all_named(data: Path, tmp_path: Path) -
         run(data, tmp_path / "run", trainer={"precision": 17})
     with pytest.raises(ConfigError, match=r"train\.batch: expected a multiple of the 2 processes, but got 3"):
         run(data, tmp_path / "run", trainer={"devices": 2}, train={"batch": 3, "imgsz": 64})
+
+
+def test_detectors_of_torchvision_distil_by_the_same_code_as_yolo(data: Path, tmp_path: Path) -> None:
+    def build(width: float, role: str) -> nn.Module:
+        spec = ModelConfig(model="fasterrcnn_resnet18_fpn", width=width)
+        torch.manual_seed(0)
+        return build_model(spec, ("disc", "square"), role=role, imgsz=64, proposals=Proposals(32, 32, 16))[0]
+
+    student, teacher = build(0.125, "student"), build(0.25, "teacher")
+    before = {name: value.clone() for name, value in teacher.state_dict().items()}
+    distill = parse_distillation({"teacher": {"weights": "unused.safetensors"}, "terms": {"pkd": {}, "fitnet": {}}})
+    distiller = build_distiller(student, [teacher], distill, 64)
+    aligners = {name: value.detach().clone() for name, value in distiller.named_parameters()}
+    assert aligners
+    config = configure(data, optim={**QUICK, "ema": 0.5})
+    result = train(student, distiller, config, DetectionDataset.load(data), tmp_path / "run")
+    assert all(torch.equal(before[name], value) for name, value in teacher.state_dict().items())
+    assert all(weights[term] > 0 for weights in result.weights for term in ("pkd", "fitnet"))
+    assert all(not torch.equal(aligners[name], value) for name, value in distiller.named_parameters())
+    assert hooks(student) == hooks(teacher) == 0
+    kept = load_model(result.checkpoint)
+    assert kept.state_dict().keys() == student.state_dict().keys()
+    last = load(tmp_path / "run" / LAST_CHECKPOINT)
+    assert last["state_dict"].keys() == student.state_dict().keys()
+    assert last["distiller"].keys() == distiller.state_dict().keys()
