@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from detkd.balance import BalanceName  # noqa: TC001 - pydantic reads annotations at run time
 from detkd.errors import ConfigError
+from detkd.lightning_config import DEFAULT_AUGMENT, LoadingConfig, OptimConfig
 from detkd.losses import LOSSES
 from detkd.schedules import Schedule
 from detkd.teacher_terms import Term
@@ -42,7 +43,7 @@ class _Strict(BaseModel):
 class ModelConfig(_Strict):
     """A model: its architecture and, or, its weights."""
 
-    model: str | None = Field(None, description="ultralytics model name or yaml, e.g. yolov5n.yaml")
+    model: str | None = Field(None, description="ultralytics yaml, e.g. yolov5n.yaml, or name of a torchvision detector")
     weights: Path | None = Field(None, description="checkpoint, or plain state dict that fills what fits")
     width: float | None = Field(None, gt=0, le=4, description="replaces the yaml's width multiple")
     depth: float | None = Field(None, gt=0, le=4, description="replaces the yaml's depth multiple")
@@ -155,10 +156,38 @@ class DetectionConfig(_Strict):
     student: ModelConfig
     distill: DistillConfig | None = Field(description="null trains the student alone")
     train: TrainConfig = Field(default_factory=lambda: TrainConfig.model_validate({}))
+    augment: tuple[dict[str, dict[str, Any] | None], ...] | None = Field(
+        None, description="albumentations' transforms, each a name to its arguments; not for YOLO"
+    )
+    loading: LoadingConfig | None = Field(None, description="not for YOLO")
+    optim: OptimConfig | None = Field(None, description="not for YOLO")
     trainer: dict[str, Any] = Field(
-        default_factory=dict, description="further arguments of ultralytics' trainer, as they are"
+        default_factory=dict, description="further arguments of ultralytics' trainer, or of Lightning's, as they are"
     )
     evaluate: tuple[str, ...] = Field(("val", "test"), min_length=1, description="splits evaluated at the end")
+
+    @property
+    def family(self) -> FamilyName:
+        """Whose the student is, and so which engine trains it."""
+        return self.student.family
+
+    @model_validator(mode="after")
+    def _engine(self) -> DetectionConfig:
+        foreign = [key for key in _LIGHTNING if getattr(self, key) is not None] if self.family == "yolo" else []
+        if foreign:
+            raise ValueError(
+                f"expected {', '.join(f'`{key}`' for key in foreign)} to be left out for a YOLO student, which ultralytics "
+                "trains: its settings go into `trainer`"
+            )
+        return self
+
+
+# Sections that Lightning's engine alone reads, and what stands in a run's configuration where they are left out.
+_LIGHTNING: dict[str, Any] = {
+    "augment": DEFAULT_AUGMENT,
+    "loading": LoadingConfig.model_validate({}),
+    "optim": OptimConfig.model_validate({}),
+}
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> DetectionConfig:
@@ -182,6 +211,9 @@ def parse_config(tree: Mapping[str, Any]) -> DetectionConfig:
     distill = tree.get("distill")
     resolved, faults = _resolve_terms(distill if isinstance(distill, dict) else {}, ("distill",))
     config = _validate(DetectionConfig, tree, faults)
+    if config.family != "yolo":
+        left_out = {key: default for key, default in _LIGHTNING.items() if getattr(config, key) is None}
+        config = config.model_copy(update=left_out)
     if config.distill is None:
         return config
     return config.model_copy(update={"distill": config.distill.model_copy(update={"terms": resolved})})
@@ -284,7 +316,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
 def _describe(error: ValidationError, prefix: tuple[str, ...]) -> list[str]:
     lines = []
     for fault in error.errors():
-        key = ".".join(str(part) for part in (*prefix, *fault["loc"]))
+        key = ".".join(str(part) for part in (*prefix, *fault["loc"])) or "configuration"
         if fault["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:
             lines.append(f"{key}: unknown key; got {fault['input']!r}. Check its spelling and its section.")
         elif fault["type"] == "missing":

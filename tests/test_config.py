@@ -105,3 +105,43 @@ def test_an_unreadable_file_is_one_line(text: str | None, tmp_path: Path) -> Non
         load_config(path)
     assert "\n" not in str(error.value)
     assert "c.yaml" in str(error.value)
+
+
+LIGHTNING = {"name": "run", "data": "d.yaml", "student": {"model": "fasterrcnn_resnet50_fpn"}, "distill": None}
+
+
+@pytest.mark.parametrize(
+    ("student", "family"),
+    [
+        ({"model": "yolov5n.yaml"}, "yolo"),
+        ({"model": "yolov5n.yaml", "weights": "a.safetensors"}, "yolo"),
+        ({"weights": "a.pt"}, "yolo"),
+        ({"weights": "a.safetensors"}, "torchvision"),
+        ({"model": "fasterrcnn_resnet50_fpn"}, "torchvision"),
+        ({"model": "ssdlite320_mobilenet_v3_large", "weights": "a.pt"}, "torchvision"),
+    ],
+)
+def test_the_family_follows_from_the_student(student: dict[str, str], family: str) -> None:
+    config = parse_config({**LIGHTNING, "student": student})
+    assert config.family == family
+    assert (config.optim is None) == (config.augment is None) == (config.loading is None) == (family == "yolo")
+    assert parse_config(yaml.safe_load(dump_config(config))) == config
+
+
+def test_sections_of_another_engine_are_refused() -> None:
+    for section in ({"optim": {"lr": 0.1}}, {"augment": []}, {"loading": {}}):
+        with pytest.raises(
+            ConfigError, match=rf"configuration: expected `{next(iter(section))}` to be left out for a YOLO"
+        ):
+            parse_config({**LIGHTNING, "student": {"model": "yolov5n.yaml"}, **section})
+    given = {
+        "optim": {"lr": 0.1, "ema": 0.9},
+        "augment": [{"VerticalFlip": None}],
+        "loading": {"sampling": "repeat_factor"},
+    }
+    config = parse_config({**LIGHTNING, **given})
+    assert config.optim.lr == 0.1
+    assert config.augment == ({"VerticalFlip": None},)
+    assert parse_config(yaml.safe_load(dump_config(config))) == config
+    with pytest.raises(ConfigError, match=r"optim\.schedule: .*'poly'"):
+        parse_config({**LIGHTNING, "optim": {"schedule": "poly"}})

@@ -44,7 +44,8 @@ ALLOWED = {
     },
     "distiller": {"adapters", "balance", "losses", "teacher_terms", "teachers", "errors", "types"},
     "models": {"adapters", "config", "errors", "files", "weights"},
-    "config": {"balance", "losses", "schedules", "teacher_terms", "teachers", "errors"},
+    "lightning_config": set(),
+    "config": {"balance", "lightning_config", "losses", "schedules", "teacher_terms", "teachers", "errors"},
     "data": {"errors", "files"},
     "evaluation": {"errors", "data"},
     "engines": {
@@ -56,6 +57,7 @@ ALLOWED = {
         "evaluation",
         "files",
         "inherit",
+        "lightning_config",
         "memory",
         "models",
         "report",
@@ -109,4 +111,12 @@ def test_only_files_of_that_name_import_ultralytics(repository: Path) -> None:
 def test_drop_in_parts_need_torch_alone(module: str) -> None:
     blocked = ["numpy", "yaml", "pydantic", "PIL", "matplotlib", "ultralytics", "pycocotools", "rich", "torchvision"]
     code = f"import sys, torch; [sys.modules.__setitem__(m, None) for m in {blocked!r}]; import {module}"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_engines_import_what_is_slow_or_optional_only_when_they_run() -> None:
+    optional = {"ultralytics", "pytorch_lightning", "albumentations"}
+    code = (
+        f"import sys, detkd.engines.detection, detkd.engines.lightning.training; assert not {optional!r} & set(sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -85,7 +85,8 @@ def contestants(arguments: argparse.Namespace, folder: Path) -> dict[str, Callab
     from detkd.adapters.ultralytics import import_ultralytics
     from detkd.config import ModelConfig, parse_distillation
     from detkd.engines.distillation import build_distiller, cache_source
-    from detkd.engines.distilling.ultralytics import DistillationCriterion, WeightLog
+    from detkd.engines.distilling.ultralytics import DistillationCriterion
+    from detkd.engines.weight_log import WeightLog
     from detkd.models.ultralytics import build_yolo
     from detkd.teachers.making import CacheMaker
     from detkd.teachers.store import View

@@ -1,120 +1,159 @@
-"""A detection data set on disk: images, YOLO labels, data.yaml, and COCO json where there is one."""
+"""A detection data set on disk: data.yaml, images, and annotations in one of several formats."""
 
 from __future__ import annotations
 
-import json
-import math
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import yaml
-from PIL import Image
 
+from detkd.data import coco, voc, yolo
+from detkd.data.annotations import AnnotatedImage, to_coco
+from detkd.data.pictures import IMAGE_SUFFIXES, read_picture
 from detkd.errors import DataError
 from detkd.files import write_text
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
-BOX_COLUMNS = 5
-TOLERANCE = 1e-3  # labels are written with few digits
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Format = Literal["yolo", "coco", "voc"]
+SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
 class DetectionDataset:
-    """A data set described by a ``data.yaml`` as ultralytics uses it.
+    """A data set described by a ``data.yaml`` as ultralytics uses it, with annotations of other formats, too.
 
     Attributes:
         path: The data.yaml.
         root: Folder that the splits' paths are relative to.
         names: Class names in the order of their indices.
-        splits: Split name to its image folder.
+        splits: Split name to its image folder; of Pascal VOC also to a list of names, one a line.
+        format: ``yolo`` has labels beside the images, ``coco`` a json for each split, ``voc`` an XML for each image.
+        annotations: Where they are: of ``coco`` the json of each split, of ``voc`` the folder of each split's XML.
     """
 
     path: Path
     root: Path
     names: tuple[str, ...]
     splits: dict[str, Path]
+    format: Format
+    annotations: dict[str, Path]
 
     @classmethod
     def load(cls, path: Path) -> DetectionDataset:
         """Read a data.yaml; a relative ``path:`` is relative to that file.
 
         Raises:
-            DataError: If the file is missing, malformed, or a split leaves the data set's folder.
+            DataError: If the file is missing, malformed, or a path in it leaves the data set's folder.
         """
         tree = read_mapping(path)
         given = Path(str(tree.get("path", ".")))
         root = (given if given.is_absolute() else path.parent / given).resolve()
-        names = tree.get("names")
-        if isinstance(names, dict) and sorted(names) == list(range(len(names))):
-            names = [names[index] for index in range(len(names))]
-        if not isinstance(names, list) or not names:
-            raise DataError(f"{path}: expected `names` to list the classes or map 0, 1, … to them, but got {names!r}.")
-        splits = {}
-        for split in ("train", "val", "test"):
-            if tree.get(split) is None:
-                continue
-            folder = (root / str(tree[split])).resolve()
-            if not given.is_absolute() and not folder.is_relative_to(path.parent.resolve()):
+        limit = root if given.is_absolute() else path.parent.resolve()
+
+        def below(key: str, value: Any) -> Path:
+            place = (root / str(value)).resolve()
+            if not (place.is_relative_to(limit) or (given.is_absolute() and key in SPLITS)):
                 raise DataError(
-                    f"{path}: expected split `{split}` to lie below {path.parent}, but it is {folder}. "
+                    f"{path}: expected `{key}` to lie below {limit}, but it is {place}. "
                     "Give an absolute `path:` to read from elsewhere."
                 )
-            splits[split] = folder
-        return cls(path=path, root=root, names=tuple(str(name) for name in names), splits=splits)
+            return place
+
+        splits = {split: below(split, tree[split]) for split in SPLITS if tree.get(split) is not None}
+        kind = tree.get("format", "yolo")
+        if kind not in get_args(Format):
+            raise DataError(f"{path}: expected `format` to be one of {list(get_args(Format))}, but got {kind!r}.")
+        places = _annotations(path, kind, tree.get("annotations"), tuple(splits))
+        annotations = {split: below(f"annotations.{split}", place) for split, place in places.items()}
+        return cls(path, root, _names(path, tree.get("names")), splits, kind, annotations)
 
     def images(self, split: str) -> list[Path]:
-        """List the images of a split in order of their names.
+        """List the images of a split: of ``coco`` as its json lists them, else in order of their names.
 
         Raises:
             DataError: If there is no such split, no such folder, or no image in it.
         """
-        if split not in self.splits:
-            raise DataError(f"{self.path}: expected a split `{split}`, but it has {sorted(self.splits)}.")
-        folder = self.splits[split]
-        if not folder.is_dir():
-            raise DataError(f"{self.path}: expected split `{split}` at {folder}, but there is no such folder.")
-        images = sorted(file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+        place = self._place(split)
+        if self.format == "coco":
+            images = coco.list_images(self.annotations[split], place, self.names)
+        elif place.is_dir():
+            images = sorted(file for file in place.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+        elif self.format == "voc" and place.is_file():
+            images = _listed(place, self.root / "JPEGImages")
+        else:
+            raise DataError(f"{self.path}: expected split `{split}` at {place}, but there is no such folder.")
         if not images:
-            raise DataError(f"{self.path}: expected images of split `{split}` in {folder}, but it is empty.")
+            raise DataError(f"{self.path}: expected images of split `{split}` in {place}, but it is empty.")
         return images
 
-    def label_path(self, image: Path) -> Path:
-        """Return where ultralytics looks for an image's labels: the last ``images`` folder becomes ``labels``."""
-        parts = list(image.parts)
-        for index in range(len(parts) - 2, -1, -1):
-            if parts[index] == "images":
-                parts[index] = "labels"
-                break
-        return Path(*parts).with_suffix(".txt")
+    def annotated(self, split: str) -> list[AnnotatedImage]:
+        """Read the annotations of all images of a split, in the order of :meth:`images`.
+
+        Raises:
+            DataError: One line that names the first fault and counts the others.
+        """
+        images, faults = self.read(split)
+        _raise(faults)
+        return images
+
+    def read(self, split: str) -> tuple[list[AnnotatedImage], list[str]]:
+        """Read what can be read of a split: its images without fault, and one line for each fault.
+
+        Raises:
+            DataError: If the split is missing as a whole.
+        """
+        place = self._place(split)
+        if self.format == "coco":
+            images, faults = coco.read_split(self.annotations[split], place, self.names)
+            return images, faults if images or faults else [
+                f"{self.annotations[split]}: expected images, but there are none."
+            ]
+
+        def read_one(image: Path) -> AnnotatedImage | str:
+            try:
+                if self.format == "yolo":
+                    return yolo.read_image(image, len(self.names))
+                return voc.read_image(image, self.annotations[split] / f"{image.stem}.xml", self.names)
+            except DataError as error:
+                return str(error)
+
+        with ThreadPoolExecutor() as pool:
+            results = list(pool.map(read_one, self.images(split)))
+        return [r for r in results if not isinstance(r, str)], [r for r in results if isinstance(r, str)]
 
     def coco(self, split: str) -> dict[str, Any]:
-        """Return COCO ground truth: ``{root}/{split}.json`` where there is one, else the YOLO labels converted.
+        """Return COCO ground truth: a split's json, for YOLO labels ``{root}/{split}.json``, else all of it converted.
 
         Raises:
             DataError: If the json is malformed or names other classes than data.yaml.
         """
-        path = self.root / f"{split}.json"
-        if not path.is_file():
-            return self._convert(split)
-        try:
-            truth = json.loads(path.read_text(encoding="utf-8"))
-            names = [category["name"] for category in truth["categories"]]
-            files = {image["file_name"] for image in truth["images"]}
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
-            raise DataError(f"{path}: expected COCO ground truth, but: {type(error).__name__} {error}") from error
-        if sorted(names) != sorted(self.names):
-            raise DataError(f"{path}: expected the classes of data.yaml {sorted(self.names)}, but got {sorted(names)}.")
-        unlisted = [image.name for image in self.images(split) if image.name not in {Path(f).name for f in files}]
+        path = self.annotations.get(split) if self.format == "coco" else self.root / f"{split}.json"
+        if self.format == "voc" or path is None or not path.is_file():
+            return to_coco(self.annotated(split), self.names)
+        truth = coco.load_truth(path, self.names)
+        listed = {Path(str(image.get("file_name"))).name for image in truth["images"]}
+        unlisted = [image.name for image in self.images(split) if image.name not in listed]
         if unlisted:
             raise DataError(
                 f"{path}: expected every image of split `{split}`, but {len(unlisted)} are missing, e.g. {unlisted[0]}."
             )
-        return dict(truth)
+        return truth
 
     def write_yaml(self, path: Path) -> None:
-        """Write a data.yaml with absolute paths: ultralytics reads relative ones from the current directory."""
+        """Write a data.yaml with absolute paths: ultralytics reads relative ones from the current directory.
+
+        Raises:
+            DataError: If the annotations are none that ultralytics reads.
+        """
+        if self.format != "yolo":
+            raise DataError(
+                f"{self.path}: expected YOLO labels, the only ones that ultralytics reads, but `format` is {self.format}."
+            )
         content: dict[str, Any] = {
             "path": str(self.root),
             **{split: str(folder) for split, folder in self.splits.items()},
@@ -124,101 +163,77 @@ class DetectionDataset:
         content.setdefault("val", content.get("train"))
         write_text(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 
-    def _convert(self, split: str) -> dict[str, Any]:
-        images: list[dict[str, Any]] = []
-        annotations: list[dict[str, Any]] = []
-        for index, file in enumerate(self.images(split), start=1):
-            with Image.open(file) as image:
-                width, height = image.size
-            images.append({"id": index, "file_name": file.name, "width": width, "height": height})
-            for row in read_labels(self.label_path(file), len(self.names)):
-                annotations.append(_annotation(row, len(annotations) + 1, index, width, height))
-        categories = [{"id": index, "name": name} for index, name in enumerate(self.names, start=1)]
-        return {"images": images, "annotations": annotations, "categories": categories}
-
-
-def read_labels(path: Path, classes: int) -> list[tuple[int, list[float]]]:
-    """Read YOLO labels: class and normalised centre box, or class and polygon; none where the file is missing.
-
-    Raises:
-        DataError: At the first line that is not one of these, with its number.
-    """
-    if not path.is_file():
-        return []
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
-        if not line.strip():
-            continue
-        where = f"{path}:{number}"
-        try:
-            label, *values = (float(word) for word in line.split())
-        except ValueError as error:
-            raise DataError(f"{where}: expected numbers, but got {line.strip()!r}.") from error
-        polygon = len(values) >= BOX_COLUMNS + 1 and len(values) % 2 == 0
-        if len(values) != BOX_COLUMNS - 1 and not polygon:
-            raise DataError(f"{where}: expected class x y width height, or a polygon, but got {len(values) + 1} numbers.")
-        if not label.is_integer() or not 0 <= label < classes:
-            raise DataError(f"{where}: expected a class from 0 to {classes - 1}, but got {label:g}.")
-        if not all(math.isfinite(v) and -TOLERANCE <= v <= 1 + TOLERANCE for v in values):
-            raise DataError(f"{where}: expected coordinates from 0 to 1 (divided by the image's size), but got {values}.")
-        rows.append((int(label), values))
-    return rows
+    def _place(self, split: str) -> Path:
+        if split not in self.splits:
+            raise DataError(f"{self.path}: expected a split `{split}`, but it has {sorted(self.splits)}.")
+        return self.splits[split]
 
 
 def check_dataset(dataset: DetectionDataset, splits: tuple[str, ...]) -> None:
-    """Decode every image and read every label before hours of training depend on them.
+    """Decode every image and read every annotation before hours of training depend on them.
 
     Raises:
         DataError: One line that names the first fault and counts the others.
     """
     faults: list[str] = []
     for split in dict.fromkeys(splits):
-        images = dataset.images(split)
-
-        def examine(image: Path) -> tuple[str | None, int]:
-            try:
-                with Image.open(image) as opened:
-                    opened.load()
-            # ImportError: once imported, ultralytics makes Pillow look for a HEIF plugin where a file is no picture.
-            except (OSError, SyntaxError, ValueError, ImportError) as error:
-                return f"{image}: expected a readable image, but: {error}.", 0
-            try:
-                return None, len(read_labels(dataset.label_path(image), len(dataset.names)))
-            except DataError as error:
-                return str(error), 0
-
+        images, found = dataset.read(split)
         with ThreadPoolExecutor() as pool:
-            results = list(pool.map(examine, images))
-        faults += [fault for fault, _ in results if fault is not None]
-        if not any(fault for fault, _ in results) and not any(count for _, count in results):
-            faults.append(
-                f"{dataset.path}: expected labels for split `{split}`, e.g. {dataset.label_path(images[0])}, but there "
-                "are none."
-            )
+            found += [fault for fault in pool.map(_decode, images) if fault is not None]
+        twice = [name for name, count in Counter(image.path.name for image in images).items() if count > 1]
+        found += [f"{dataset.path}: expected file names once each in `{split}`, but got {name} again." for name in twice]
+        if images and not found and not any(len(image.classes) for image in images):
+            where = dataset.annotations.get(split, yolo.label_path(images[0].path))
+            found.append(f"{dataset.path}: expected labels for split `{split}`, e.g. {where}, but there are none.")
+        faults += found
+    _raise(faults)
+
+
+def _raise(faults: list[str]) -> None:
     if faults:
-        others = f" {len(faults) - 1} more files are faulty." if len(faults) > 1 else ""
-        raise DataError(f"{faults[0]}{others} Mend or remove them.")
+        others = f" {len(faults) - 1} more faults." if len(faults) > 1 else ""
+        raise DataError(f"{faults[0]}{others} Mend or remove what is faulty.")
 
 
-def _annotation(row: tuple[int, list[float]], index: int, image: int, width: int, height: int) -> dict[str, Any]:
-    label, values = row
-    if len(values) == BOX_COLUMNS - 1:
-        x, y, w, h = values
-        box = [(x - w / 2) * width, (y - h / 2) * height, w * width, h * height]
-        extra: dict[str, Any] = {}
-    else:
-        xs, ys = [x * width for x in values[0::2]], [y * height for y in values[1::2]]
-        box = [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
-        extra = {"segmentation": [[value for point in zip(xs, ys, strict=True) for value in point]]}
-    return {
-        "id": index,
-        "image_id": image,
-        "category_id": label + 1,
-        "bbox": box,
-        "area": box[2] * box[3],
-        "iscrowd": 0,
-        **extra,
-    }
+def _decode(image: AnnotatedImage) -> str | None:
+    """What is wrong with a picture, once it is decoded."""
+    try:
+        height, width, _ = read_picture(image.path).shape
+    except DataError as error:
+        return str(error)
+    if (width, height) != (image.width, image.height):
+        return f"{image.path}: expected {image.width}x{image.height} as annotated, but it has {width}x{height} pixels."
+    return None
+
+
+def _listed(path: Path, folder: Path) -> list[Path]:
+    """The pictures of a split of Pascal VOC: names without suffix, one a line."""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    names = [line.split()[0] for line in lines if line.strip()]
+    for name in names:
+        if Path(name).name != name:
+            raise DataError(f"{path}: expected names of images without folder, but got {name!r}.")
+    return [folder / f"{name}.jpg" for name in names]
+
+
+def _names(path: Path, names: Any) -> tuple[str, ...]:
+    if isinstance(names, dict) and sorted(names) == list(range(len(names))):
+        names = [names[index] for index in range(len(names))]
+    if not isinstance(names, list) or not names:
+        raise DataError(f"{path}: expected `names` to list the classes or map 0, 1, … to them, but got {names!r}.")
+    return tuple(str(name) for name in names)
+
+
+def _annotations(path: Path, kind: str, given: Any, splits: tuple[str, ...]) -> Mapping[str, Any]:
+    """Where each split's annotations are."""
+    if kind == "yolo":
+        return {}
+    if kind == "voc":
+        return dict.fromkeys(splits, "Annotations" if given is None else given)
+    missing = [split for split in splits if not isinstance(given, dict) or not isinstance(given.get(split), str)]
+    if missing:
+        raise DataError(f"{path}: expected `annotations` to give the json of {missing}, but got {given!r}.")
+    return {split: given[split] for split in splits}
 
 
 def read_mapping(path: Path) -> dict[str, Any]:

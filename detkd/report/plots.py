@@ -33,7 +33,7 @@ def plot_training(history: Sequence[dict[str, float]], path: Path, title: str) -
     for index, key in enumerate(panels):
         axes = figure.add_subplot(rows, COLUMNS, index + 1)
         axes.plot(epochs, [row[key] for row in history], color="#009E73" if key == VALIDATION else "#0072B2")
-        axes.set_title("validation AP (ultralytics)" if key == VALIDATION else key.removeprefix("train/"), fontsize=10)
+        axes.set_title("validation AP" if key == VALIDATION else key.removeprefix("train/"), fontsize=10)
         axes.set_xlabel("epoch", fontsize=8)
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)

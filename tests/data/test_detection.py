@@ -2,9 +2,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
+from detkd.data.annotations import to_coco
 from detkd.data.detection import DetectionDataset, check_dataset
 from detkd.errors import DataError
 
@@ -70,12 +73,61 @@ def test_a_relative_split_cannot_leave_the_folder(data: Path) -> None:
         DetectionDataset.load(data)
 
 
+def test_a_picture_lies_as_its_exif_orientation_says(data: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    Image.new("RGB", (20, 10)).save(data.parent / "images" / "train" / "a.jpg", exif=exif)
+    (data.parent / "images" / "train" / "a.png").unlink()
+    dataset = DetectionDataset.load(data)
+    check_dataset(dataset, ("train",))
+    picture = dataset.annotated("train")[0]
+    assert (picture.width, picture.height) == (10, 20)
+    assert picture.boxes.tolist() == [[4, 6, 6, 14]]
+
+
+def test_file_names_that_occur_twice_are_refused(data: Path) -> None:
+    (data.parent / "images" / "train" / "more").mkdir()
+    Image.new("RGB", (20, 10)).save(data.parent / "images" / "train" / "more" / "a.png")
+    with pytest.raises(DataError, match=r"file names once each in `train`, but got a\.png again"):
+        check_dataset(DetectionDataset.load(data), ("train",))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ("format: kitti", "`format` to be one of"),
+        ("format: coco", r"`annotations` to give the json of \['train'\]"),
+        ("format: coco\nannotations: {train: ../train.json}", "`annotations.train` to lie below"),
+        ("format: voc\nannotations: /etc", "`annotations.train` to lie below"),
+    ],
+)
+def test_a_faulty_format_is_named(data: Path, change: str, reason: str) -> None:
+    data.write_text(f"{data.read_text()}{change}\n")
+    with pytest.raises(DataError, match=reason):
+        DetectionDataset.load(data)
+
+
 @pytest.mark.real_data
 def test_bccd_is_sound_and_its_json_equals_its_labels(real_data: Path) -> None:
     dataset = DetectionDataset.load(real_data / "bccd" / "data.yaml")
     check_dataset(dataset, ("train", "val", "test"))
-    truth, converted = dataset.coco("test"), dataset._convert("test")
+    truth, converted = dataset.coco("test"), to_coco(dataset.annotated("test"), dataset.names)
     assert len(truth["images"]) == len(converted["images"]) == 72
     key = lambda a: (round(a["bbox"][0]), round(a["bbox"][1]), round(a["bbox"][2]))  # noqa: E731
     assert len(truth["annotations"]) == len(converted["annotations"])
     assert {key(a) for a in truth["annotations"]} == {key(a) for a in converted["annotations"]}
+
+
+@pytest.mark.real_data
+def test_bccd_reads_alike_from_labels_and_from_coco(real_data: Path, tmp_path: Path) -> None:
+    root = real_data / "bccd"
+    own = DetectionDataset.load(root / "data.yaml")
+    tree = {"format": "coco", "path": str(root), "annotations": {"test": "test.json"}, "names": list(own.names)}
+    (tmp_path / "data.yaml").write_text(yaml.safe_dump({**tree, "test": str(own.splits["test"])}))
+    other = DetectionDataset.load(tmp_path / "data.yaml")
+    check_dataset(other, ("test",))
+    by_name = {image.path.name: image for image in other.annotated("test")}
+    for image in own.annotated("test"):
+        found = by_name[image.path.name]
+        assert sorted(found.classes.tolist()) == sorted(image.classes.tolist())
+        assert np.sort(found.boxes, 0) == pytest.approx(np.sort(image.boxes, 0), abs=0.01)

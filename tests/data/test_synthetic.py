@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from detkd.data.detection import DetectionDataset, check_dataset, read_labels
+from detkd.data.detection import DetectionDataset, check_dataset
 from detkd.data.synthetic import CLASSES, DISTRACTORS, SMALLEST, draw_scene, write_synthetic
+from detkd.data.yolo import read_labels
 from detkd.errors import DataError
 
 COUNTS = {"train": 6, "val": 3}

@@ -1,0 +1,48 @@
+"""Picture files as everybody sees them: turned as their EXIF orientation says, in RGB."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from detkd.errors import DataError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
+_ORIENTATION, _LYING = 0x0112, (5, 6, 7, 8)  # the EXIF tag, and its values that swap width and height
+# ImportError: once imported, ultralytics makes Pillow look for a HEIF plugin where a file is no picture.
+_BROKEN = (OSError, SyntaxError, ValueError, ImportError, Image.DecompressionBombError)
+
+
+def read_picture(path: Path) -> npt.NDArray[np.uint8]:
+    """Decode a picture, [H, W, 3].
+
+    Raises:
+        DataError: If the file is no whole picture.
+    """
+    try:
+        with Image.open(path) as image:
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    except _BROKEN as error:
+        raise DataError(f"{path}: expected a readable image, but: {error}.") from error
+
+
+def read_size(path: Path) -> tuple[int, int]:
+    """Width and height of a picture, from the head of its file alone.
+
+    Raises:
+        DataError: If the file is no picture.
+    """
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            lying = image.getexif().get(_ORIENTATION) in _LYING
+    except _BROKEN as error:
+        raise DataError(f"{path}: expected a readable image, but: {error}.") from error
+    return (height, width) if lying else (width, height)

@@ -1,0 +1,107 @@
+"""Arguments of Lightning's Trainer from a run's configuration."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from detkd.errors import ConfigError, DetkdError
+
+if TYPE_CHECKING:
+    from detkd.config import DetectionConfig
+
+# What detkd sets itself: from other sections, or because its own loop of epochs, validation and checkpoints needs it so.
+_RESERVED = frozenset(
+    {
+        "accelerator",
+        "barebones",
+        "callbacks",
+        "check_val_every_n_epoch",
+        "default_root_dir",
+        "enable_autolog_hparams",
+        "enable_checkpointing",
+        "enable_model_summary",
+        "enable_progress_bar",
+        "fast_dev_run",
+        "gradient_clip_algorithm",
+        "gradient_clip_val",
+        "inference_mode",
+        "limit_predict_batches",
+        "limit_test_batches",
+        "limit_val_batches",
+        "max_epochs",
+        "max_steps",
+        "max_time",
+        "min_epochs",
+        "min_steps",
+        "model_registry",
+        "num_sanity_val_steps",
+        "overfit_batches",
+        "plugins",
+        "reload_dataloaders_every_n_epochs",
+        "use_distributed_sampler",
+        "val_check_interval",
+    }
+)
+STRATEGIES = ("auto", "ddp")
+LOGGERS = (None, False, "tensorboard")
+
+
+def import_lightning() -> Any:
+    """Import PyTorch Lightning.
+
+    Raises:
+        DetkdError: If it is not installed.
+    """
+    try:
+        import pytorch_lightning
+    except ModuleNotFoundError as error:
+        raise DetkdError("Detectors outside ultralytics need Lightning: pip install 'detkd[torchvision]'.") from error
+    return pytorch_lightning
+
+
+def trainer_arguments(config: DetectionConfig) -> dict[str, Any]:
+    """Merge detkd's settings and the user's into arguments of Lightning's Trainer.
+
+    Args:
+        config: The run's configuration.
+
+    Raises:
+        ConfigError: One line for each key of `trainer` that Lightning does not know or that another section sets.
+    """
+    known = set(inspect.signature(import_lightning().Trainer.__init__).parameters) - {"self"}
+    given = config.trainer
+    faults = [f"trainer.{key}: set by another section, or by detkd; remove it here." for key in given if key in _RESERVED]
+    faults += [
+        f"trainer.{key}: unknown to Lightning's Trainer; got {value!r}." for key, value in given.items() if key not in known
+    ]
+    faults += [
+        f"trainer.{key}: expected one of {list(allowed)}, but got {given[key]!r}."
+        for key, allowed in (("strategy", STRATEGIES), ("logger", LOGGERS))
+        if key in given and given[key] not in allowed
+    ]
+    device = _device(config.train.device)
+    if device is None:
+        faults.append(f"train.device: expected cpu, mps, or numbers of GPUs such as 0 or 0,1; got {config.train.device!r}.")
+    if faults:
+        raise ConfigError("\n".join(faults))
+    return {
+        **(device or {}),
+        **given,
+        "max_epochs": config.train.epochs,
+        "enable_checkpointing": False,
+        "enable_model_summary": False,
+        "enable_progress_bar": False,
+        "limit_val_batches": 0,
+        "use_distributed_sampler": False,  # the sampler knows the processes
+    }
+
+
+def _device(name: str) -> dict[str, Any] | None:
+    """Lightning's words for a device of ours; None if it is none."""
+    if name in {"cpu", "mps"}:
+        return {"accelerator": name, "devices": 1}
+    numbers = name.removeprefix("cuda:").split(",")
+    if all(number.strip().isdigit() for number in numbers):
+        return {"accelerator": "cuda", "devices": [int(number) for number in numbers]}
+    return None

@@ -1,0 +1,211 @@
+"""What happens around the epochs of a Lightning run."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING, Any
+
+from pytorch_lightning import Callback
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from detkd.errors import DetkdError
+from detkd.files import write_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from pytorch_lightning import LightningModule, Trainer
+    from torch import nn
+
+    from detkd.distiller import Distiller
+    from detkd.engines.weight_log import WeightLog
+    from detkd.report.console import TrainingProgress
+
+AP = "metrics/mAP50-95(B)"  # as ultralytics names it
+
+
+class Distilling(Callback):
+    """Hooks on student and teachers while an epoch trains, and only then: validation and checkpoints see none.
+
+    Args:
+        distiller: The student's.
+        log: Weights of its terms.
+    """
+
+    def __init__(self, distiller: Distiller, log: WeightLog) -> None:
+        self._distiller, self._log = distiller, log
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Bring the teachers to the student."""
+        for teacher in self._distiller.teachers:
+            teacher.to(pl_module.device)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Install the hooks."""
+        self._distiller.attach()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Remove them and keep the epoch's weights; after the first epoch, say what had to be held back."""
+        self._distiller.detach()
+        self._log.close_epoch()
+        if len(self._log.epochs) == 1 and trainer.is_global_zero:
+            for line in self._distiller.held_back():
+                print(line)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Remove the hooks."""
+        self._distiller.detach()
+
+
+class Averaging(Callback):
+    """A moving average of the student's weights and statistics.
+
+    Its decay grows to the one configured, so that the first weights, which have learnt nothing, are soon forgotten.
+
+    Args:
+        student: The student, before any hook is installed.
+        decay: Share of the average that a step keeps.
+
+    Attributes:
+        model: The average, a model of its own.
+    """
+
+    def __init__(self, student: nn.Module, decay: float) -> None:
+        self._student, self._decay = student, decay
+        self._average = AveragedModel(student, multi_avg_fn=self._average_tensors, use_buffers=True)
+        self._steps = 0
+
+    @property
+    def model(self) -> nn.Module:
+        """The average."""
+        model: nn.Module = self._average.module
+        return model
+
+    def _average_tensors(self, averages: Any, news: Any, count: Any) -> None:
+        decay = min(self._decay, (1 + self._steps) / (10 + self._steps))
+        get_ema_multi_avg_fn(decay)(averages, news, count)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Bring the average to the student."""
+        self._average.to(pl_module.device)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count a step of the optimizer."""
+        if trainer.global_step > self._steps:
+            self._steps = trainer.global_step
+            self._average.update_parameters(self._student)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs."""
+        return {"average": self._average.state_dict(), "steps": self._steps}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from :meth:`state_dict`."""
+        self._average.load_state_dict(state_dict["average"])
+        self._steps = state_dict["steps"]
+
+
+class Watching(Callback):
+    """Judges the student after each epoch, and keeps the run's history and files.
+
+    The best student is written before the checkpoint of the epoch: whenever the process is killed, the run that goes on
+    from the last checkpoint repeats what came after it.
+
+    Args:
+        student: The model to judge and to keep.
+        judge: Gives the metrics of a model, the same in every process; the best has the largest :data:`AP`.
+        save: Writes a model, whole or not at all.
+        folder: Where ``last.ckpt``, ``best.safetensors`` and ``results.csv`` are kept.
+        patience: Epochs without a better one before training stops; None never stops it.
+
+    Attributes:
+        rows: The history.
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        judge: Callable[[nn.Module], Mapping[str, float]],
+        save: Callable[[nn.Module, Path], None],
+        folder: Path,
+        patience: int | None,
+    ) -> None:
+        self._student, self._judge, self._save, self._patience = student, judge, save, patience
+        self.last, self.best, self._csv = (folder / name for name in ("last.ckpt", "best.safetensors", "results.csv"))
+        self.rows: list[dict[str, float]] = []
+        self._before = 0.0  # seconds up to a resumption
+        self._begin = time.monotonic()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock; a run that had lost its patience already is over."""
+        self._begin = time.monotonic()
+        self._before = self.rows[-1]["time"] if self.rows else 0.0
+        trainer.should_stop = self._lost_patience()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Judge the student and write what it is worth.
+
+        Raises:
+            DetkdError: If a loss is not finite.
+        """
+        losses = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("train/")}
+        diverged = [name.removeprefix("train/") for name, value in losses.items() if not math.isfinite(value)]
+        if diverged:
+            raise DetkdError(
+                f"Expected finite losses, but in epoch {trainer.current_epoch + 1} {diverged} are not. Lower optim.lr, or "
+                "train with trainer.precision=32-true."
+            )
+        best = max((row[AP] for row in self.rows), default=-1.0)
+        metrics = self._judge(self._student)
+        rate = trainer.optimizers[0].param_groups[0]["lr"]
+        elapsed = self._before + time.monotonic() - self._begin
+        self.rows.append({"epoch": trainer.current_epoch + 1, "time": elapsed, **losses, **metrics, "lr": rate})
+        if trainer.is_global_zero:
+            if not metrics[AP] <= best:  # where AP is not a number, the last one is kept
+                self._save(self._student, self.best)
+            write_text(self._csv, _csv(self.rows))
+        trainer.save_checkpoint(self.last)
+        trainer.should_stop = trainer.should_stop or self._lost_patience()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs."""
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from :meth:`state_dict`."""
+        self.rows[:] = state_dict["rows"]
+
+    def _lost_patience(self) -> bool:
+        found = [row[AP] for row in self.rows]
+        return self._patience is not None and bool(found) and len(found) - 1 - found.index(max(found)) >= self._patience
+
+
+class Showing(Callback):
+    """Moves a bar.
+
+    Args:
+        progress: The bar.
+        rows: The history that the run writes.
+    """
+
+    def __init__(self, progress: TrainingProgress, rows: list[dict[str, float]]) -> None:
+        self._progress, self._rows = progress, rows
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Move it by one batch."""
+        self._progress.step(trainer.current_epoch + (batch_idx + 1) / float(trainer.num_training_batches))
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Show what validation found."""
+        self._progress.epoch(trainer.current_epoch + 1, {"val AP": self._rows[-1][AP]})
+
+
+def _csv(rows: list[dict[str, float]]) -> str:
+    lines = [",".join(rows[0]), *(",".join(f"{row.get(name, math.nan):.6g}" for name in rows[0]) for row in rows)]
+    return "".join(f"{line}\n" for line in lines)

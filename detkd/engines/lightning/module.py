@@ -1,0 +1,121 @@
+"""A detector, and its distiller, as Lightning trains them."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor, nn
+
+from detkd.engines.lightning.optimizers import make_optimizer, make_schedule
+from detkd.engines.views.lightning import STAGE
+from detkd.engines.weight_log import WeightLog
+from detkd.teachers.store import View
+from detkd.types import Targets
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
+
+    from detkd.data.loading import Batch
+    from detkd.distiller import Distiller
+    from detkd.lightning_config import OptimConfig
+
+_STUDENT, _DISTILLER = "student.", "distiller."
+
+
+class DetectorModule(LightningModule):
+    """One step of a detector that follows torchvision's calling convention, with distillation terms behind its losses.
+
+    The parameters of this module are the student's and the distiller's own (aligners, balance), so that all that is done to
+    parameters, such as averaging gradients over processes, reaches both. Teachers are no part of it. Its checkpoints have
+    the student's state dict under plain names, as if nothing else had been there, and the distiller's beside it.
+
+    Args:
+        student: Called in training with a list of RGB pictures in [0, 1] and a list of their labels, it returns a dict of
+            its losses.
+        distiller: The student's, or None to train it alone.
+        optim: Optimizer and schedule.
+        seed: Seed of everything that is drawn while it trains.
+        replayed: Whether the batches' views come from a cache's.
+
+    Attributes:
+        weight_log: Weights of the terms.
+    """
+
+    def __init__(
+        self, student: nn.Module, distiller: Distiller | None, optim: OptimConfig, *, seed: int, replayed: bool
+    ) -> None:
+        super().__init__()
+        self.student = student
+        self.distiller = distiller
+        self.weight_log = WeightLog()
+        self._optim, self._seed, self._replayed = optim, seed, replayed
+
+    def on_train_epoch_start(self) -> None:
+        """Let every epoch draw from a seed of its own, so that a resumed run draws what an uninterrupted one does."""
+        name = f"{self._seed} {self.current_epoch} {self.global_rank}"
+        torch.manual_seed(int.from_bytes(hashlib.blake2b(name.encode(), digest_size=4).digest(), "big"))
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        """The sum of the student's own losses, and what distillation adds to it."""
+        images = batch.images.float() / 255
+        losses: dict[str, Tensor] = self.student(list(images), batch.targets)
+        total = task = torch.stack([loss.float() for loss in losses.values()]).sum()
+        terms: Mapping[str, Tensor] = {}
+        if self.distiller is not None:
+            self.distiller.epoch = self.current_epoch + index / float(self.trainer.num_training_batches)
+            self.distiller.epochs = float(self.trainer.max_epochs or 1)
+            views = [View(STAGE, view, image) for image, view in batch.addresses] if self._replayed else None
+            result = self.distiller(images, padded_targets(batch.targets), task, views)
+            self.weight_log.add(result.weights)
+            # DDP waits for a gradient of every parameter, also of a term's that its schedule holds at 0.
+            idle = sum((parameter.sum() for parameter in self.distiller.parameters()), task.new_zeros(())) * 0
+            total, terms = task + result.loss + idle, result.terms
+        values = {f"train/{name}": value.detach() for name, value in {**losses, **terms}.items()}
+        several = self.trainer.world_size > 1
+        self.log_dict(values, on_step=False, on_epoch=True, batch_size=len(images), sync_dist=several)
+        return total
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """The student's parameters and the distiller's in one optimizer."""
+        modules = [self.student] if self.distiller is None else [self.student, self.distiller]
+        optimizer = make_optimizer(modules, self._optim)
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = make_schedule(optimizer, self._optim, steps, self.trainer.max_epochs or 1)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def configure_gradient_clipping(self, *_: Any, **__: Any) -> None:
+        """Clip the student's gradient by its norm, and the aligners' apart, so that theirs cannot shrink the student's."""
+        if self._optim.clip is not None:
+            for module in (self.student, self.distiller):
+                if module is not None:
+                    nn.utils.clip_grad_norm_(module.parameters(), self._optim.clip)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Part what is the student's from what is the distiller's."""
+        state = checkpoint["state_dict"]
+        checkpoint["state_dict"] = _below(state, _STUDENT)
+        checkpoint["distiller"] = _below(state, _DISTILLER)
+        checkpoint["distill_weights"] = self.weight_log.epochs
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put together again what :meth:`on_save_checkpoint` has parted."""
+        parts = {_STUDENT: checkpoint["state_dict"], _DISTILLER: checkpoint["distiller"]}
+        checkpoint["state_dict"] = {
+            f"{prefix}{name}": value for prefix, part in parts.items() for name, value in part.items()
+        }
+        self.weight_log.epochs[:] = checkpoint["distill_weights"]
+
+
+def padded_targets(targets: Sequence[Mapping[str, Tensor]]) -> Targets:
+    """Labels as torchvision takes them, padded to the largest count of a picture."""
+    classes = nn.utils.rnn.pad_sequence([target["labels"] - 1 for target in targets], batch_first=True, padding_value=-1)
+    return Targets(nn.utils.rnn.pad_sequence([target["boxes"] for target in targets], batch_first=True), classes)
+
+
+def _below(state: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}

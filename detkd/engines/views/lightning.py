@@ -1,0 +1,88 @@
+"""The training pictures of the Lightning engine, as a teacher's cache asks for them."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from detkd.data.loading import collate, single_threaded
+from detkd.teachers.store import View, digest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from torch import Tensor
+
+    from detkd.data.loading import AugmentedPictures
+
+STAGE = "full"  # the only one: the augmentation is the same from beginning to end
+
+
+class PictureViews:
+    """The views of a run: the :class:`detkd.teachers.pictures.Pictures` of a cache.
+
+    Args:
+        pictures: The pictures, of no run in particular, which have the empty salt.
+        steps: The augmentation's steps.
+        count: Number of views of an image.
+        workers: Processes that compose them; 0 composes them here.
+
+    Attributes:
+        count: Number of views of an image.
+        counts: The same by the run's only stage.
+    """
+
+    def __init__(
+        self, pictures: AugmentedPictures, steps: Sequence[Mapping[str, Any]], count: int, workers: int = 0
+    ) -> None:
+        self.pictures = pictures
+        self.count = count
+        self.counts = {STAGE: count}
+        self._steps, self._workers = steps, workers
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def load(self, views: Sequence[View], batch: int) -> Iterator[Tensor]:
+        """Compose the pictures of some views, as the student sees them: [batch, 3, S, S] in [0, 1].
+
+        Args:
+            views: The views.
+            batch: Pictures at a time.
+        """
+        addresses = [
+            [(view.image, view.view) for view in views[start : start + batch]] for start in range(0, len(views), batch)
+        ]
+        workers = min(self._workers, len(addresses) - 1)
+        for found in DataLoader(
+            self.pictures,
+            batch_sampler=addresses,
+            num_workers=workers,
+            collate_fn=collate,
+            worker_init_fn=single_threaded,
+            generator=torch.Generator(),  # or the loader would draw from the run's
+        ):
+            yield found.images.float() / 255
+
+    def fingerprint(self) -> dict[str, dict[str, Any]]:
+        """What the pictures depend on, apart from their address; labels too, since some transforms look at them."""
+        images = self.pictures.images
+        with ThreadPoolExecutor() as pool:
+            files = list(pool.map(lambda image: digest(image.path.read_bytes()), images))
+        labels = [digest(image.boxes.tobytes() + image.classes.tobytes() + image.crowd.tobytes()) for image in images]
+        import cv2
+
+        libraries = {name: version(name) for name in ("albumentations", "albucore", "numpy", "pillow")}
+        return {
+            "data": {
+                "images": len(images),
+                "pictures": digest("".join(files).encode()),
+                "labels": digest("".join(labels).encode()),
+            },
+            "transform": {"augment": list(self._steps), **libraries, "opencv": cv2.__version__},
+            "input": {"imgsz": self.pictures.augmentation.imgsz},
+        }

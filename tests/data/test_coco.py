@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from detkd.data.detection import DetectionDataset, check_dataset
+from detkd.errors import DataError
+
+POLYGON = [[2, 1, 6, 1, 6, 4, 2, 4]]
+
+
+def truth() -> dict[str, Any]:
+    """Two pictures; ids and order of the classes are other ones than in data.yaml."""
+    return {
+        "images": [
+            {"id": 7, "file_name": "sub/b.png", "width": 20, "height": 10},
+            {"id": 3, "file_name": "a.png", "width": 20, "height": 10},
+        ],
+        "categories": [{"id": 90, "name": "ring"}, {"id": 1, "name": "disc"}],
+        "annotations": [
+            {"id": 1, "image_id": 3, "category_id": 90, "bbox": [2, 1, 4, 3], "segmentation": POLYGON, "iscrowd": 0},
+            {"id": 2, "image_id": 3, "category_id": 1, "bbox": [15, 5, 10, 3]},
+            {
+                "id": 3,
+                "image_id": 3,
+                "category_id": 1,
+                "bbox": [0, 0, 20, 10],
+                "iscrowd": 1,
+                "segmentation": {"size": [10, 20], "counts": [0, 200]},
+            },
+            {"id": 4, "image_id": 3, "category_id": 1, "bbox": [5, 5, 0, 3]},
+        ],
+    }
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    (tmp_path / "pictures" / "sub").mkdir(parents=True)
+    for name in ("a.png", "sub/b.png", "unlisted.png"):
+        Image.new("RGB", (20, 10)).save(tmp_path / "pictures" / name)
+    (tmp_path / "train.json").write_text(json.dumps(truth()))
+    (tmp_path / "data.yaml").write_text(
+        "path: .\nformat: coco\ntrain: pictures\nannotations: {train: train.json}\nnames: [disc, ring]\n"
+    )
+    return tmp_path / "data.yaml"
+
+
+def test_reads_boxes_masks_and_crowds(data: Path) -> None:
+    dataset = DetectionDataset.load(data)
+    check_dataset(dataset, ("train",))
+    first, second = dataset.annotated("train")
+    assert first.path == data.parent / "pictures" / "sub" / "b.png"
+    assert first.boxes.shape == (0, 4)
+    assert second.boxes.tolist() == [[2, 1, 6, 4], [15, 5, 20, 8], [0, 0, 20, 10]]  # clipped, and without the empty one
+    assert second.classes.tolist() == [1, 0, 0]
+    assert second.crowd.tolist() == [False, False, True]
+    assert second.segments[0] == POLYGON
+    assert second.segments[1] is None
+    assert dataset.images("train") == [first.path, second.path]
+    assert dataset.coco("train") == truth()
+
+
+def test_other_formats_are_none_of_ultralytics(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="`format` is coco"):
+        DetectionDataset.load(data).write_yaml(tmp_path / "out.yaml")
+
+
+def change(tree: dict[str, Any], place: str, value: Any) -> None:
+    *parents, last = place.split("/")
+    node: Any = tree
+    for part in parents:
+        node = node[int(part) if part.isdigit() else part]
+    node[last] = value
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "reason"),
+    [
+        ("images/0/file_name", "../outside.png", "path below the split's folder"),
+        ("images/0/file_name", "/etc/passwd", "path below the split's folder"),
+        ("images/0/file_name", "a\\..\\..\\b.png", "path below the split's folder"),
+        ("images/0/file_name", "C:\\b.png", "path below the split's folder"),
+        ("images/0/file_name", 3, "path below the split's folder"),
+        ("images/0/width", 0, "`width` and `height`"),
+        ("images/0/width", 21, "expected 21x10 as annotated, but it has 20x10"),
+        ("images/0/id", 3, "some occur twice"),
+        ("images/0/id", [3], "expected an `id`"),
+        ("annotations/0/image_id", 99, r"annotations\[0\]: expected `image_id`"),
+        ("annotations/0/image_id", {}, r"annotations\[0\]: expected `image_id`"),
+        ("annotations/0/category_id", 2, "expected `category_id`"),
+        ("annotations/0/bbox", [1, 2, -3, 4], "expected `bbox`"),
+        ("annotations/0/bbox", [1, 2, 10**400, 4], "expected `bbox`"),
+        ("annotations/0/bbox", [1, 2, float("nan"), 4], "expected `bbox`"),
+        ("annotations/0/segmentation", [[1, 2, 3]], "expected `segmentation`"),
+        ("annotations/2/segmentation", {"size": [10, 20], "counts": [0, 10**6]}, "expected `segmentation`"),
+        ("annotations/2/segmentation", {"size": [10**6, 10**6], "counts": "0"}, "expected `segmentation`"),
+        ("categories/0/name", "cat", "expected the classes of data.yaml"),
+        ("annotations", 3, "expected COCO ground truth"),
+    ],
+)
+def test_a_fault_is_one_line(data: Path, place: str, value: Any, reason: str) -> None:
+    tree = truth()
+    change(tree, place, value)
+    (data.parent / "train.json").write_text(json.dumps(tree))
+    with pytest.raises(DataError, match=reason) as error:
+        check_dataset(DetectionDataset.load(data), ("train",))
+    assert "\n" not in str(error.value)
+
+
+def test_faults_are_counted_and_hostile_json_is_refused(data: Path) -> None:
+    tree = truth()
+    tree["annotations"][0]["bbox"] = None
+    tree["annotations"][1]["category_id"] = None
+    (data.parent / "train.json").write_text(json.dumps(tree))
+    with pytest.raises(DataError, match="1 more faults"):
+        check_dataset(DetectionDataset.load(data), ("train",))
+    (data.parent / "train.json").write_text("[" * 10**5)
+    with pytest.raises(DataError, match="expected COCO ground truth"):
+        DetectionDataset.load(data).coco("train")
