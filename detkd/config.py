@@ -28,16 +28,28 @@ if TYPE_CHECKING:
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
-# The recommended recipe for YOLO: what else was tried beside it gained less, see docs/results.md.
-DEFAULT_TERMS: dict[str, Any] = {"bckd": {}}
+# The recommended recipe of each kind of student. For YOLO: what else was tried beside it gained less, see docs/results.md.
+DEFAULT_TERMS: dict[str, dict[str, Any]] = {
+    "one-stage": {"bckd": {}},
+    "two-stage": {"pkd": {}, "dkd": {"beta": 0.25, "temperature": 1.0}, "bounded_box": {}},
+}
+TWO_STAGE = ("fasterrcnn_", "maskrcnn_")
 FamilyName = Literal["yolo", "torchvision"]
-TORCHVISION = ("fasterrcnn_", "maskrcnn_", "retinanet_", "fcos_", "ssdlite320_")  # how its models' names begin
+TORCHVISION = (*TWO_STAGE, "retinanet_", "fcos_", "ssdlite320_")  # how its models' names begin
 SCALES = (0.5, 1.0, 2.0, 4.0)
 TERM_KEYS = ("weight", "schedule")  # of every term, beside its loss's own arguments
 
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ProposalsConfig(_Strict):
+    """How many regions a two-stage detector looks at; fewer are faster."""
+
+    pre_nms: int = Field(gt=0, description="best anchors of a level that become proposals")
+    post_nms: int = Field(gt=0, description="proposals of an image that are left")
+    sampled: int = Field(gt=0, description="of them, and of the labels, those that the second stage trains on")
 
 
 class ModelConfig(_Strict):
@@ -47,6 +59,7 @@ class ModelConfig(_Strict):
     weights: Path | None = Field(None, description="checkpoint, or plain state dict that fills what fits")
     width: float | None = Field(None, gt=0, le=4, description="replaces the yaml's width multiple")
     depth: float | None = Field(None, gt=0, le=4, description="replaces the yaml's depth multiple")
+    proposals: ProposalsConfig | None = Field(None, description="regions of a two-stage detector")
 
     @property
     def family(self) -> FamilyName:
@@ -86,7 +99,7 @@ class DistillConfig(_Strict):
     )
     ensemble: EnsembleName = Field("mean", description="how several teachers are weighed")
     terms: dict[str, Any] = Field(
-        default_factory=lambda: dict(DEFAULT_TERMS),
+        default_factory=lambda: dict(DEFAULT_TERMS["one-stage"]),
         min_length=1,
         description="loss name to its weight, schedule and arguments; null leaves the loss out",
     )
@@ -209,7 +222,8 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> DetectionConfig:
 def parse_config(tree: Mapping[str, Any]) -> DetectionConfig:
     """Validate a configuration tree; see :func:`load_config`."""
     distill = tree.get("distill")
-    resolved, faults = _resolve_terms(distill if isinstance(distill, dict) else {}, ("distill",))
+    kind = "two-stage" if _names_two_stages(tree.get("student")) else "one-stage"
+    resolved, faults = _resolve_terms(distill if isinstance(distill, dict) else {}, kind, ("distill",))
     config = _validate(DetectionConfig, tree, faults)
     if config.family != "yolo":
         left_out = {key: default for key, default in _LIGHTNING.items() if getattr(config, key) is None}
@@ -221,7 +235,7 @@ def parse_config(tree: Mapping[str, Any]) -> DetectionConfig:
 
 def parse_distillation(tree: Mapping[str, Any]) -> DistillConfig:
     """Validate the `distill` section alone; see :func:`load_config`."""
-    resolved, faults = _resolve_terms(tree, ())
+    resolved, faults = _resolve_terms(tree, "one-stage", ())
     return _validate(DistillConfig, tree, faults).model_copy(update={"terms": resolved})
 
 
@@ -246,11 +260,15 @@ def _validate(model: type[_Model], tree: Mapping[str, Any], faults: Sequence[str
     return valid
 
 
-def _resolve_terms(distill: Mapping[str, Any], prefix: tuple[str, ...]) -> tuple[dict[str, Any], list[str]]:
+def _names_two_stages(student: Any) -> bool:
+    return isinstance(student, dict) and str(student.get("model")).startswith(TWO_STAGE)
+
+
+def _resolve_terms(distill: Mapping[str, Any], kind: str, prefix: tuple[str, ...]) -> tuple[dict[str, Any], list[str]]:
     """Fill every term's arguments with the defaults of its loss module, and collect what is wrong with them."""
     given = distill.get("terms")
     if given is None:
-        given = DEFAULT_TERMS
+        given = DEFAULT_TERMS[kind]
     resolved: dict[str, Any] = {}
     faults: list[str] = []
     for name, arguments in given.items() if isinstance(given, dict) else ():

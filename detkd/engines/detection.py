@@ -11,13 +11,14 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import distributed
 
 from detkd import __version__
 from detkd.config import dump_config
 from detkd.data.detection import DetectionDataset, check_dataset
 from detkd.engines.distillation import build_distiller
 from detkd.engines.families import FAMILIES, build_model
-from detkd.errors import ConfigError, WeightsError
+from detkd.errors import ConfigError, DataError, WeightsError
 from detkd.evaluation.coco import evaluate_coco
 from detkd.evaluation.cost import measure_cost
 from detkd.files import copy_file, write_json, write_text
@@ -82,6 +83,8 @@ def run_detection(config: DetectionConfig, *, resume: bool = False) -> Path:
 
     write_text(folder / "config.yaml", dump_config(config))
     trained = family.engine.train(student, distiller, config, dataset, folder, resume=resume)
+    if distributed.is_initialized() and distributed.get_rank() > 0:
+        return folder  # the first process does the rest
     copy_file(trained.checkpoint, folder / family.checkpoint)
     families = {"student": family}
     models = {"student": family.load(folder / family.checkpoint)}
@@ -123,6 +126,9 @@ def load_data(config: DetectionConfig) -> DetectionDataset:
         DetkdError: If anything is wrong.
     """
     dataset = DetectionDataset.load(config.data)
+    if config.family == "yolo" and dataset.format != "yolo":
+        raise DataError(f"{config.data}: expected `format: yolo` for a YOLO student, which ultralytics trains, but got "
+                        f"{dataset.format}. Convert the labels, or take a detector of torchvision.")
     watched = "val" if "val" in dataset.splits else "train"
     check_dataset(dataset, ("train", watched, *config.evaluate))
     return dataset

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from detkd.adapters.ultralytics import as_yolo, load_yolo
 from detkd.engines import ultralytics
-from detkd.evaluation.ultralytics import predict_coco
+from detkd.engines.lightning import training as lightning
+from detkd.evaluation import torchvision as torchvision_evaluation
+from detkd.evaluation import ultralytics as ultralytics_evaluation
+from detkd.models import torchvision
 from detkd.models.ultralytics import build_yolo
 
 if TYPE_CHECKING:
@@ -94,7 +97,18 @@ FAMILIES = {
         checkpoint="student.pt",
         load=lambda path: load_yolo(path).model.float(),
         build=lambda spec, names, role, _: build_yolo(spec, names, role=role),
-        predict=lambda model, images, truth, imgsz: predict_coco(as_yolo(model), images, truth, imgsz=imgsz),
+        predict=lambda model, images, truth, imgsz: ultralytics_evaluation.predict_coco(
+            as_yolo(model), images, truth, imgsz=imgsz
+        ),
+    ),
+    "torchvision": Family(
+        engine=lightning,
+        checkpoint="student.safetensors",
+        load=torchvision.load_model,
+        build=lambda spec, names, role, imgsz: torchvision.build_model(spec, names, role=role, imgsz=imgsz),
+        predict=lambda model, images, truth, imgsz: torchvision_evaluation.predict_coco(
+            model, images, truth, class_names=cast("Any", model).class_names, imgsz=imgsz
+        ),
     ),
 }
 

@@ -67,9 +67,7 @@ BUILDERS: dict[str, Builder] = {
 }
 
 
-def build_model(
-    spec: ModelConfig, class_names: Sequence[str], *, role: str, imgsz: int, proposals: Proposals | None = None
-) -> tuple[nn.Module, str]:
+def build_model(spec: ModelConfig, class_names: Sequence[str], *, role: str, imgsz: int) -> tuple[nn.Module, str]:
     """Build a torchvision detector for a data set's classes and fill it with weights; nothing is ever downloaded.
 
     Args:
@@ -78,7 +76,6 @@ def build_model(
         class_names: Classes of the data set, without a background; labels count them from 1.
         role: ``student`` or ``teacher``, for messages.
         imgsz: Side of the square input in pixels.
-        proposals: Regions of a two-stage detector, None for those of its name.
 
     Returns:
         The model in float32, which holds its ``class_names`` and its ``architecture``, and a sentence on where its weights
@@ -93,7 +90,7 @@ def build_model(
         if path is None:
             raise ConfigError(f"{role}: expected `model` (a name), `weights`, or both, but got neither.")
         return load_model(path), f"all tensors from {path}"
-    model = construct(_architecture(spec, class_names, role, imgsz, proposals))
+    model = construct(_architecture(spec, class_names, role, imgsz))
     if spec.weights is None:
         return model, "from scratch"
     return model, f"{_fill(model, spec.weights, BUILDERS[spec.model].body)} ({spec.weights})"
@@ -164,9 +161,7 @@ def _read_architecture(path: Path) -> Architecture:
     return architecture
 
 
-def _architecture(
-    spec: ModelConfig, class_names: Sequence[str], role: str, imgsz: int, proposals: Proposals | None
-) -> Architecture:
+def _architecture(spec: ModelConfig, class_names: Sequence[str], role: str, imgsz: int) -> Architecture:
     builder = BUILDERS.get(str(spec.model))
     if builder is None:
         raise ConfigError(f"{role}.model: expected one of {sorted(BUILDERS)}, but got {spec.model!r}.")
@@ -176,8 +171,8 @@ def _architecture(
     if spec.width is not None and builder.width is None:
         scalable = [name for name, other in BUILDERS.items() if other.width is not None]
         faults.append(f"{role}.width: {spec.model} has one width only; remove it, or take one of {scalable}.")
-    if proposals is not None and builder.proposals is None:
-        faults.append(f"{role}: {spec.model} proposes no regions; remove their numbers.")
+    if spec.proposals is not None and builder.proposals is None:
+        faults.append(f"{role}.proposals: {spec.model} proposes no regions; remove it.")
     if faults:
         raise ConfigError("\n".join(faults))
     return Architecture(
@@ -185,7 +180,7 @@ def _architecture(
         class_names=tuple(class_names),
         imgsz=imgsz,
         width=builder.width if spec.width is None else spec.width,
-        proposals=builder.proposals if proposals is None else proposals,
+        proposals=builder.proposals if spec.proposals is None else Proposals(**spec.proposals.model_dump()),
     )
 
 

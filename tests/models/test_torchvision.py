@@ -18,7 +18,6 @@ from detkd.adapters.families import make_adapter
 from detkd.adapters.ultralytics import import_ultralytics
 from detkd.config import ModelConfig
 from detkd.errors import ConfigError, WeightsError
-from detkd.models.architecture import Proposals
 from detkd.models.torchvision import BUILDERS, build_model, load_model, save_model
 from tests.adapters.tiny import images, targets
 
@@ -118,9 +117,9 @@ def test_it_trains_at_a_small_size_without_resizing() -> None:
 
 def test_numbers_of_regions_are_the_callers_to_choose() -> None:
     torch.manual_seed(0)
-    few = Proposals(pre_nms=30, post_nms=7, sampled=5)
-    spec = ModelConfig(model=SMALL, width=0.125)
-    model: Any = build_model(spec, CLASSES, role="student", imgsz=SIZE, proposals=few)[0]
+    few = {"pre_nms": 30, "post_nms": 7, "sampled": 5}
+    spec = ModelConfig(model=SMALL, width=0.125, proposals=few)
+    model: Any = build_model(spec, CLASSES, role="student", imgsz=SIZE)[0]
     adapter = make_adapter(model)
     adapter.attach()
     model.train()(images(2, SIZE), targets(0, 0))
@@ -215,15 +214,16 @@ def test_an_old_torchvision_checkpoint_fills_the_whole_detector(tmp_path: Path) 
 
 
 def test_what_cannot_be_built_is_refused_with_all_faults() -> None:
-    def refused(match: str, proposals: Proposals | None = None, **spec: Any) -> None:
+    def refused(match: str, **spec: Any) -> None:
         with pytest.raises(ConfigError, match=match):
-            build_model(ModelConfig(**spec), CLASSES, role="teacher", imgsz=SIZE, proposals=proposals)
+            build_model(ModelConfig(**spec), CLASSES, role="teacher", imgsz=SIZE)
 
     refused("teacher: expected `model`")
     refused(r"teacher.model: expected one of .*, but got 'fasterrcnn_resnet99'", model="fasterrcnn_resnet99")
     refused("teacher.width: fcos_resnet50_fpn has one width only", model="fcos_resnet50_fpn", width=0.5)
     refused("(?s)depth: .* have none.*fcos_resnet50_fpn has one", model="fcos_resnet50_fpn", width=0.5, depth=0.5)
-    refused("proposes no regions", Proposals(1, 1, 1), model="ssdlite320_mobilenet_v3_large")
+    few = {"pre_nms": 1, "post_nms": 1, "sampled": 1}
+    refused("teacher.proposals: .* no regions", model="ssdlite320_mobilenet_v3_large", proposals=few)
 
 
 def test_weights_of_no_use_are_refused(tmp_path: Path) -> None:
