@@ -32,9 +32,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from torch import nn
+    from torch.utils.data import DataLoader
 
     from detkd.config import DetectionConfig
     from detkd.data.detection import DetectionDataset
+    from detkd.data.loading import Batch
     from detkd.distiller import Distiller
     from detkd.lightning_config import LoadingConfig, OptimConfig
 
@@ -76,9 +78,8 @@ def training_views(
     """The augmented pictures of a run whose teacher is cached; None where no teacher is."""
     if config.distill is None or config.distill.views is None:
         return None
-    pictures = _pictures(config, dataset, salt="", masks=student is not None and _takes_masks(student))
     count = min(config.distill.views, config.train.epochs)
-    return PictureViews(pictures, config.augment or (), count, _workers(config))
+    return PictureViews(_pictures(config, dataset, student), config.augment or (), count, _workers(config))
 
 
 def train(
@@ -107,32 +108,18 @@ def train(
         DetkdError: If a loss is not finite.
     """
     with _quiet():
-        optim, loading = _sections(config)
         trainer = _make_trainer(config, folder / FOLDER)
         from detkd.engines.lightning.callbacks import Averaging, Distilling, Showing, Watching
         from detkd.engines.lightning.module import DetectorModule
 
-        replayed = training_views(config, dataset, student)
-        module = DetectorModule(student, distiller, optim, seed=config.train.seed, replayed=replayed is not None)
+        optim, _ = _sections(config)
+        module = DetectorModule(student, distiller, optim, seed=config.train.seed, replayed=_replays(config))
         averaging = Averaging(student, optim.ema) if optim.ema is not None else None
         judged = student if averaging is None else averaging.model
-        masks = _takes_masks(student)
-        judge = _judge(config, dataset, trainer, masks)
+        judge = _judge(config, dataset, trainer, _takes_masks(student))
         watching = Watching(judged, judge, _save, folder / FOLDER, optim.patience)
+        loader = _make_loader(config, dataset, student, trainer)
         console = None if trainer.is_global_zero else Console(quiet=True)
-        if replayed is not None:
-            pictures = replayed.pictures
-        else:
-            pictures = _pictures(config, dataset, salt=str(config.train.seed), masks=masks)
-        sampler = AddressSampler(
-            _factors(pictures, loading),
-            config.train.batch,
-            seed=config.train.seed,
-            views=None if replayed is None else replayed.count,
-            rank=trainer.global_rank,
-            processes=trainer.world_size,
-        )
-        loader = training_loader(pictures, sampler, config.train.batch // trainer.world_size, _workers(config))
         with TrainingProgress(folder.name, config.train.epochs, console) as progress:
             trainer.callbacks += [Distilling(distiller, module.weight_log)] if distiller is not None else []
             trainer.callbacks += [averaging] if averaging is not None else []
@@ -159,9 +146,19 @@ def _workers(config: DetectionConfig) -> int:
     return 0 if config.train.device == "cpu" else min(8, os.cpu_count() or 1)
 
 
-def _pictures(config: DetectionConfig, dataset: DetectionDataset, *, salt: str, masks: bool) -> AugmentedPictures:
-    augmentation = Augmentation(config.augment or (), config.train.imgsz)
-    return AugmentedPictures(dataset.annotated("train"), augmentation, salt=salt, masks=masks)
+def _replays(config: DetectionConfig) -> bool:
+    """Whether a run goes through the views of a cache again and again."""
+    return config.distill is not None and config.distill.views is not None
+
+
+def _pictures(config: DetectionConfig, dataset: DetectionDataset, student: nn.Module | None) -> AugmentedPictures:
+    """The training pictures: those of a cache are the same in all runs."""
+    return AugmentedPictures(
+        dataset.annotated("train"),
+        Augmentation(config.augment or (), config.train.imgsz),
+        salt="" if _replays(config) else str(config.train.seed),
+        masks=student is not None and _takes_masks(student),
+    )
 
 
 def _takes_masks(student: nn.Module) -> bool:
@@ -170,10 +167,21 @@ def _takes_masks(student: nn.Module) -> bool:
     return heads is not None and bool(heads.has_mask())
 
 
-def _factors(pictures: AugmentedPictures, loading: LoadingConfig) -> Any:
-    if loading.sampling == "repeat_factor":
-        return repeat_factors(pictures.images, loading.threshold)
-    return np.ones(len(pictures))
+def _make_loader(config: DetectionConfig, dataset: DetectionDataset, student: nn.Module, trainer: Any) -> DataLoader[Batch]:
+    """This process's share of the batches."""
+    _, loading = _sections(config)
+    views = training_views(config, dataset, student)
+    pictures = _pictures(config, dataset, student) if views is None else views.pictures
+    rare = loading.sampling == "repeat_factor"
+    sampler = AddressSampler(
+        repeat_factors(pictures.images, loading.threshold) if rare else np.ones(len(pictures)),
+        config.train.batch,
+        seed=config.train.seed,
+        views=None if views is None else views.count,
+        rank=trainer.global_rank,
+        processes=trainer.world_size,
+    )
+    return training_loader(pictures, sampler, config.train.batch // trainer.world_size, _workers(config))
 
 
 def _make_trainer(config: DetectionConfig, folder: Path) -> Any:
