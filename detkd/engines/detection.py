@@ -127,8 +127,10 @@ def load_data(config: DetectionConfig) -> DetectionDataset:
     """
     dataset = DetectionDataset.load(config.data)
     if config.family == "yolo" and dataset.format != "yolo":
-        raise DataError(f"{config.data}: expected `format: yolo` for a YOLO student, which ultralytics trains, but got "
-                        f"{dataset.format}. Convert the labels, or take a detector of torchvision.")
+        raise DataError(
+            f"{config.data}: expected `format: yolo` for a YOLO student, which ultralytics trains, but got "
+            f"{dataset.format}. Convert the labels, or take a detector of torchvision."
+        )
     watched = "val" if "val" in dataset.splits else "train"
     check_dataset(dataset, ("train", watched, *config.evaluate))
     return dataset
