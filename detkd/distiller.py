@@ -179,7 +179,7 @@ class Distiller(nn.Module):
         """The weighted mean of each term over the teachers, and the student's features, through which they all pass."""
         student = self._student.take_outputs()
         size = (images.shape[2], images.shape[3])
-        if any(terms.places[name] == "regions" for terms in self._pairs() for name in names):
+        if any(terms.places[name] in {"regions", "masks"} for terms in self._pairs() for name in names):
             student = with_regions(self._student, student, size)  # training has shown it regions, a trial has not
         aligned = [terms.pairing.align(student, teacher) for terms, teacher in zip(self._pairs(), outputs, strict=True)]
         shares, per_image = self._shares(outputs, targets, size)

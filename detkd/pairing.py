@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from detkd.adapters.base import DetectorAdapter
-    from detkd.types import DensePredictions, DetectorOutputs, RegionPredictions
+    from detkd.types import DensePredictions, DetectorOutputs, MaskPredictions, RegionPredictions
 
 ANCHOR_TOLERANCE = 0.02  # anchors are rounded to whole pixels
 
@@ -135,6 +135,10 @@ class Pairing:
         """What the teacher says of regions, with the common classes, in the student's pixels."""
         return _select_regions(regions, self._classes[1] if self._classes is not None else None, self.scale)
 
+    def teacher_masks(self, masks: MaskPredictions) -> MaskPredictions:
+        """What the teacher's mask head says of regions, with the common classes, in the student's pixels."""
+        return _select_masks(masks, self._classes[1] if self._classes is not None else None, self.scale)
+
 
 def _select(
     outputs: DetectorOutputs, levels: Sequence[int], classes: Sequence[int] | None, scale: float
@@ -169,6 +173,7 @@ def _select(
         heads=tuple(dense(head) for head in outputs.heads),
         objectness=None if outputs.objectness is None else dense(outputs.objectness, None),
         regions=None if outputs.regions is None else _select_regions(outputs.regions, classes, scale),
+        masks=None if outputs.masks is None else _select_masks(outputs.masks, classes, scale),
         anchor_points=anchors(outputs.anchor_points, 0) / scale,
         stages=tuple(outputs.stages[level] for level in levels) if outputs.stages else (),
     )
@@ -181,6 +186,14 @@ def _select_regions(regions: RegionPredictions, classes: Sequence[int] | None, s
         proposals=tuple(boxes / scale for boxes in regions.proposals),
         logits=_pick_logits(regions.logits, classes, background=True),
         boxes=(regions.boxes if whole else regions.boxes[:, list(classes or ())]) / scale,
+    )
+
+
+def _select_masks(masks: MaskPredictions, classes: Sequence[int] | None, scale: float) -> MaskPredictions:
+    return replace(
+        masks,
+        proposals=tuple(boxes / scale for boxes in masks.proposals),
+        logits=_pick_logits(masks.logits, classes, background=False),
     )
 
 

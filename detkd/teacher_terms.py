@@ -25,6 +25,7 @@ from detkd.vocabulary import (
     LEVEL_NAMES,
     MASK_NAMES,
     NEEDS_CLASSES,
+    REGION_MASK_NAMES,
     REGION_NAMES,
     SOFTMAX_NAMES,
     TEACHER_DENSE_NAMES,
@@ -32,6 +33,7 @@ from detkd.vocabulary import (
     completed,
     dense_tensors,
     level_tensors,
+    region_mask_tensors,
     region_tensors,
 )
 
@@ -40,9 +42,9 @@ if TYPE_CHECKING:
 
     from detkd.adapters.base import DetectorAdapter
     from detkd.teachers.base import Teacher
-    from detkd.types import Detections, DetectorOutputs, RegionPredictions
+    from detkd.types import Detections, DetectorOutputs, MaskPredictions, RegionPredictions
 
-Place = Literal["levels", "dense", "crossed", "regions"]
+Place = Literal["levels", "dense", "crossed", "regions", "masks"]
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,7 @@ class TeacherTerms(nn.Module):
             for pair in zip(student.dense, teacher.dense, strict=False)  # of end-to-end and other models, the common one
         ]
         regions = self._regions(inputs, student.regions, whole, targets, size) | found if "regions" in places else {}
+        masks = self._masks(student.masks, whole, targets, size) if "masks" in places else {}
         terms = {}
         for name in names:
             loss, wanted, place = self.losses[name], self._inputs[name], self.places[name]
@@ -125,8 +128,8 @@ class TeacherTerms(nn.Module):
                 terms[name] = torch.stack(self._level_parts(name, student.features, levels)).sum()
             elif place == "crossed":
                 terms[name] = loss(*_pick(heads[0] | self._crossed(student, whole), wanted, name))
-            elif place == "regions":
-                terms[name] = loss(*_pick(regions, wanted, name))
+            elif place in {"regions", "masks"}:
+                terms[name] = loss(*_pick(regions if place == "regions" else masks, wanted, name))
             else:
                 terms[name] = torch.stack([loss(*_pick(head, wanted, name)) for head in heads]).mean()
         return terms
@@ -160,8 +163,22 @@ class TeacherTerms(nn.Module):
         if TEACHER_REGION_NAMES & set(names) and isinstance(self._teacher, TwoStageAdapter):
             proposals = [boxes * self.pairing.scale for boxes in own.proposals]
             other = self.pairing.teacher_regions(_classify(self._teacher, whole, proposals, self._teacher_size(size)))
-        common = Targets(targets.boxes, self.pairing.common_classes(targets.classes))
-        return region_tensors(own, other, common)
+        return region_tensors(own, other, self._common(targets))
+
+    def _masks(
+        self, own: MaskPredictions | None, whole: DetectorOutputs, targets: Targets, size: tuple[int, int]
+    ) -> dict[str, Any]:
+        """What is offered under ``REGION_MASK_NAMES``."""
+        teacher = self._teacher
+        assert own is not None, "the distiller sees to it that a mask head has run"
+        assert isinstance(teacher, TwoStageAdapter), "refused when the terms were checked"
+        proposals = [boxes * self.pairing.scale for boxes in own.proposals]
+        with torch.no_grad():
+            other = teacher.mask(_exact(whole), proposals, self._teacher_size(size))
+        return region_mask_tensors(own, self.pairing.teacher_masks(other), self._common(targets))
+
+    def _common(self, targets: Targets) -> Targets:
+        return Targets(targets.boxes, self.pairing.common_classes(targets.classes))
 
     def _teacher_size(self, size: tuple[int, int]) -> tuple[int, int]:
         return round(size[0] * self.pairing.scale), round(size[1] * self.pairing.scale)
@@ -222,7 +239,9 @@ class TeacherTerms(nn.Module):
     def _check(self, name: str) -> None:
         """Refuse at the start what would only show as nonsense in the middle of a training run."""
         inputs, place = set(self._inputs[name]), self.places[name]
-        if place == "regions" or (inputs & NEEDS_CLASSES and (place != "dense" or self._student.dense != "objectness")):
+        if place in {"regions", "masks"} or (
+            inputs & NEEDS_CLASSES and (place != "dense" or self._student.dense != "objectness")
+        ):
             self.pairing.check_classes(name)
         if place == "dense" and inputs & TEACHER_DENSE_NAMES:
             self.pairing.check_anchors(name)
@@ -230,6 +249,12 @@ class TeacherTerms(nn.Module):
             raise AdapterError(
                 f"Expected a teacher with a second stage for `{name}`, but {type(self._teacher.model).__name__} has none. "
                 "Use `region_label`, which learns from the detections of any teacher."
+            )
+        if place == "masks" and not (_draws_masks(self._student) and _draws_masks(self._teacher)):
+            raise AdapterError(
+                f"Expected teacher and student to have a mask head for `{name}`, but "
+                f"{type((self._teacher if _draws_masks(self._student) else self._student).model).__name__} has none. Leave it "
+                "out, or take two Mask R-CNNs."
             )
         if place == "crossed" and not (self._student.stage_channels and self._teacher.stage_channels):
             raise AdapterError(
@@ -249,6 +274,8 @@ def find_place(name: str, inputs: Collection[str], student: DetectorAdapter) -> 
         place, offered = "levels", set(LEVEL_NAMES)
     elif CROSSED_NAMES.keys() & set(inputs):
         place, offered = "crossed", {*CROSSED_NAMES, *DENSE_NAMES}
+    elif REGION_MASK_NAMES.keys() & set(inputs):
+        place, offered = "masks", set(REGION_MASK_NAMES)
     elif isinstance(student, TwoStageAdapter) and not set(inputs) <= _dense_names(student):
         place, offered = "regions", set(REGION_NAMES)
     else:
@@ -270,6 +297,15 @@ def _dense_names(student: DetectorAdapter) -> set[str]:
     return {*DENSE_NAMES, *MASK_NAMES} - absent
 
 
+def _draws_masks(adapter: DetectorAdapter) -> bool:
+    return isinstance(adapter, TwoStageAdapter) and adapter.draws_masks
+
+
+def _exact(outputs: DetectorOutputs) -> list[Tensor]:
+    """The features in float32: the first stage may have computed in half precision."""
+    return [feature.float() for feature in outputs.features]
+
+
 def with_regions(adapter: DetectorAdapter, outputs: DetectorOutputs, size: tuple[int, int]) -> DetectorOutputs:
     """The outputs of a two-stage detector with what its second stage says of its own proposals, if it has not run.
 
@@ -281,14 +317,16 @@ def with_regions(adapter: DetectorAdapter, outputs: DetectorOutputs, size: tuple
     if outputs.regions is not None or not isinstance(adapter, TwoStageAdapter):
         return outputs
     with torch.no_grad():
-        return replace(outputs, regions=_classify(adapter, outputs, adapter.propose(outputs, size), size))
+        proposals = adapter.propose(outputs, size)
+        masks = adapter.mask(_exact(outputs), proposals, size) if adapter.draws_masks else None
+        return replace(outputs, regions=_classify(adapter, outputs, proposals, size), masks=masks)
 
 
 def _classify(
     adapter: TwoStageAdapter, outputs: DetectorOutputs, proposals: Sequence[Tensor], size: tuple[int, int]
 ) -> RegionPredictions:
-    with torch.no_grad():  # the first stage may have computed in half precision
-        return adapter.classify([feature.float() for feature in outputs.features], proposals, size)
+    with torch.no_grad():
+        return adapter.classify(_exact(outputs), proposals, size)
 
 
 def kept_for(student: DetectorAdapter, teacher: Teacher, terms: Sequence[Term], anchors: int) -> Kept:

@@ -55,6 +55,19 @@ class RegionPredictions:
 
 
 @dataclass(frozen=True)
+class MaskPredictions:
+    """What the mask head of a two-stage detector says of some regions.
+
+    Attributes:
+        proposals: The regions of each image, (x1, y1, x2, y2) in pixels of the network's input, [R_i, 4] each.
+        logits: Mask of each class before the sigmoid, over the region, [R, C, S, S].
+    """
+
+    proposals: tuple[Tensor, ...]
+    logits: Tensor
+
+
+@dataclass(frozen=True)
 class DetectorOutputs:
     """What a detector computed for one batch, in a form that no family owns.
 
@@ -69,6 +82,7 @@ class DetectorOutputs:
         objectness: What a region proposal network says at every anchor, its only class being any object; None for
             detectors of one stage.
         regions: What the second stage says of the regions that it was shown; None where it has not run.
+        masks: What a mask head says of those that lie on objects; None where there is none, or it has not run.
     """
 
     features: tuple[Tensor, ...]
@@ -78,6 +92,7 @@ class DetectorOutputs:
     prototypes: Tensor | None = None
     objectness: DensePredictions | None = None
     regions: RegionPredictions | None = None
+    masks: MaskPredictions | None = None
 
     @property
     def dense(self) -> tuple[DensePredictions, ...]:

@@ -1,9 +1,10 @@
 """The names by which a loss may ask for tensors: the parameters of its ``forward``.
 
-A loss works in one of three places. On feature maps, once for each common level; at the anchors, once for each dense head
-that both models have (of a two-stage detector, on its region proposal network); or on the regions that the student's second
-stage was shown. B images, C common classes, A anchors of the common levels, R regions of all images, N detections of the
-teacher, M labels or mask prototypes; boxes are (x1, y1, x2, y2) in pixels of the student's input.
+A loss works in one of several places. On feature maps, once for each common level; at the anchors, once for each dense head
+that both models have (of a two-stage detector, on its region proposal network); on the regions that the student's second
+stage was shown, or on those that its mask head was. B images, C common classes, A anchors of the common levels, R regions of
+all images, N detections of the teacher, M labels or mask prototypes; boxes are (x1, y1, x2, y2) in pixels of the student's
+input.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from detkd.types import DensePredictions, DetectorOutputs, RegionPredictions, Targets
+    from detkd.types import DensePredictions, DetectorOutputs, MaskPredictions, RegionPredictions, Targets
 
 LEVEL_NAMES = {
     "student_feature": "feature map behind the loss's aligner, [B, C_t, H, W]",
@@ -68,6 +69,10 @@ REGION_NAMES = {
     "matched_boxes": "box of that object, [R, 4]; any where the label is not positive",
     "detected_boxes": "what the teacher detects, padded with zeros to the largest count, [B, N, 4]",
     "detected_scores": "probability of every class for each detection of the teacher, [B, N, C]",
+}
+REGION_MASK_NAMES = {
+    "student_masks": "mask of the labelled class before the sigmoid, of each region with a label, [R, S, S]",
+    "teacher_masks": "what the teacher's mask head says of the same regions, [R, S, S]",
 }
 DETECTED_NAMES = {"detected_boxes", "detected_scores"}
 SOFTMAX_NAMES = {"student_softmax_logits", "teacher_softmax_logits"}
@@ -153,6 +158,20 @@ def region_tensors(student: RegionPredictions, teacher: RegionPredictions | None
     if teacher is not None:
         offered |= {"teacher_softmax_logits": teacher.logits, "teacher_boxes": _of_class(teacher.boxes, labels)}
     return offered
+
+
+def region_mask_tensors(student: MaskPredictions, teacher: MaskPredictions, targets: Targets) -> dict[str, Any]:
+    """What is offered under ``REGION_MASK_NAMES``.
+
+    Args:
+        student: Its mask head on the regions that it was shown.
+        teacher: The teacher's on the same regions, with the same classes.
+        targets: The labels, whose classes count the common ones.
+    """
+    labels, _ = match(torch.cat(student.proposals), image_of(student.proposals), targets)
+    rows = labels.gt(0).nonzero()[:, 0]
+    classes = labels[rows] - 1
+    return {"student_masks": student.logits[rows, classes], "teacher_masks": teacher.logits[rows, classes]}
 
 
 def image_of(proposals: Sequence[Tensor]) -> Tensor:

@@ -12,12 +12,12 @@ from detkd.adapters.families import make_adapter
 from detkd.detections import candidates, detect
 from detkd.distiller import Distiller
 from detkd.errors import AdapterError
-from detkd.losses import dkd
+from detkd.losses import dkd, region_mask
 from detkd.teacher_terms import Term, kept_for, with_regions
 from detkd.teachers.live import LiveTeacher
 from detkd.teachers.packing import Frame, pack, unpack
 from detkd.types import DensePredictions, DetectorOutputs, RegionPredictions, Targets
-from detkd.vocabulary import match, region_tensors
+from detkd.vocabulary import image_of, match, region_tensors
 from tests.adapters.families import build
 from tests.adapters.tiny import CLASSES, SIZE, faster_rcnn, fcos, images, mask_rcnn, retinanet, ssdlite, targets
 
@@ -102,6 +102,34 @@ def test_both_second_stages_see_the_regions_that_the_student_was_trained_on() ->
         _, assigned = student.roi_heads.assign_targets_to_proposals(seen[0], *truth)
     expected = dkd(said[0], other.logits, torch.cat(assigned), beta=0.25, temperature=1.0)
     assert result.terms["dkd"] == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_both_mask_heads_see_the_same_objects() -> None:
+    student, teacher = mask_rcnn(), live(mask_rcnn())
+    distiller = make(student, [teacher], Term("region_mask"))
+    distiller.try_out(images())
+    distiller.attach()
+    found = targets(2, 2, masks=True)
+    torch.manual_seed(0)
+    student.train()(list(images()), found)
+    outputs = distiller._student.take_outputs()
+    assert outputs.masks is not None
+    terms: Any = distiller.teacher_terms[0]
+    whole = teacher.run(images())
+    offered = terms._masks(outputs.masks, whole, padded(found), SQUARE)
+    result = region_mask(**offered)
+    result.backward()
+    distiller.detach()
+    gradients = {name for name, p in student.named_parameters() if p.grad is not None and p.grad.any()}
+    assert "roi_heads.mask_predictor.mask_fcn_logits.weight" in gradients
+    assert "roi_heads.box_predictor.cls_score.weight" not in gradients
+    # Each region's mask is that of its object's class, as the detector's own loss takes it.
+    labels, _ = match(torch.cat(outputs.masks.proposals), image_of(outputs.masks.proposals), padded(found))
+    assert labels.min() > 0
+    expected = torch.stack([logits[label - 1] for logits, label in zip(outputs.masks.logits, labels, strict=True)])
+    torch.testing.assert_close(offered["student_masks"], expected)
+    with pytest.raises(AdapterError, match="mask head for `region_mask`, but FasterRCNN has none"):
+        make(faster_rcnn(), [live(mask_rcnn())], Term("region_mask"))
 
 
 def test_labels_of_regions_by_hand() -> None:

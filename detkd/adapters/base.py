@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from detkd.types import DensePredictions, DetectorOutputs, RegionPredictions
+    from detkd.types import DensePredictions, DetectorOutputs, MaskPredictions, RegionPredictions
 
 # What a detector says at its anchors: independent classes, classes that exclude each other, or whether there is an object.
 DenseKind = Literal["sigmoid", "softmax", "objectness"]
@@ -74,7 +74,13 @@ class DetectorAdapter(Protocol):
 
 @runtime_checkable
 class TwoStageAdapter(DetectorAdapter, Protocol):
-    """A view of a detector that proposes regions first and classifies them then."""
+    """A view of a detector that proposes regions first and classifies them then.
+
+    Attributes:
+        draws_masks: Whether it also has a mask head.
+    """
+
+    draws_masks: bool
 
     def propose(self, outputs: DetectorOutputs, size: tuple[int, int]) -> tuple[Tensor, ...]:
         """The regions that the detector itself would classify in a test, best first, [R_i, 4] for each image.
@@ -92,3 +98,6 @@ class TwoStageAdapter(DetectorAdapter, Protocol):
             proposals: The regions of each image, (x1, y1, x2, y2) in pixels of its input, [R_i, 4] each.
             size: Height and width of its input in pixels.
         """
+
+    def mask(self, features: Sequence[Tensor], proposals: Sequence[Tensor], size: tuple[int, int]) -> MaskPredictions:
+        """Run the mask head on any regions, where there is one; see :meth:`classify`."""

@@ -9,7 +9,7 @@ import torch
 
 from detkd.adapters.torchvision_base import TorchvisionAdapter, centres, decode
 from detkd.errors import AdapterError
-from detkd.types import DensePredictions, DetectorOutputs, RegionPredictions
+from detkd.types import DensePredictions, DetectorOutputs, MaskPredictions, RegionPredictions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 POOL = "roi_heads.box_roi_pool"
 PREDICTOR = "roi_heads.box_predictor"
+MASK_POOL = "roi_heads.mask_roi_pool"
+MASK_PREDICTOR = "roi_heads.mask_predictor"
 
 
 class FasterRCNNAdapter(TorchvisionAdapter):
@@ -48,8 +50,9 @@ class FasterRCNNAdapter(TorchvisionAdapter):
             head="rpn.head",
             generator=model.rpn.anchor_generator,
             columns=getattr(scores, "out_features", None),
-            watched=(POOL, PREDICTOR),
+            watched=(POOL, PREDICTOR, *((MASK_POOL, MASK_PREDICTOR) if model.roi_heads.has_mask() else ())),
         )
+        self.draws_masks = bool(model.roi_heads.has_mask())
 
     def take_outputs(self) -> DetectorOutputs:
         """Return what both stages saw and said in the latest forward pass, and let go of it."""
@@ -59,6 +62,10 @@ class FasterRCNNAdapter(TorchvisionAdapter):
         if self._capture.has_run(PREDICTOR):
             proposals = self._capture.inputs(POOL)[1]
             regions = self._regions(proposals, *self._capture.output(PREDICTOR))
+        masks = None
+        if self.draws_masks and self._capture.has_run(MASK_PREDICTOR):
+            exact = tuple(boxes.float() for boxes in self._capture.inputs(MASK_POOL)[1])
+            masks = MaskPredictions(exact, self._capture.output(MASK_PREDICTOR)[:, 1:])
         self._capture.clear()
         return DetectorOutputs(
             features=features,
@@ -69,6 +76,7 @@ class FasterRCNNAdapter(TorchvisionAdapter):
                 boxes=decode(self.model.rpn.box_coder, _by_anchor(deltas, 4), anchors),
             ),
             regions=regions,
+            masks=masks,
         )
 
     @torch.no_grad()
@@ -90,13 +98,23 @@ class FasterRCNNAdapter(TorchvisionAdapter):
     def classify(self, features: Sequence[Tensor], proposals: Sequence[Tensor], size: tuple[int, int]) -> RegionPredictions:
         """Run the box head on any regions; see :class:`detkd.adapters.base.TwoStageAdapter`."""
         heads = self.model.roi_heads
-        # The pooling wants regions and features of one type; autocast casts both for it, as here.
-        dtype = next(heads.box_predictor.parameters()).dtype
-        levels = {name: level.to(dtype) for name, level in zip(self.level_names, features, strict=True)}
         with self._capture.paused():
-            pooled = heads.box_roi_pool(levels, [boxes.to(dtype) for boxes in proposals], [size] * len(proposals))
-            logits, deltas = heads.box_predictor(heads.box_head(pooled))
+            logits, deltas = heads.box_predictor(heads.box_head(self._pool(heads.box_roi_pool, features, proposals, size)))
         return self._regions(proposals, logits, deltas)
+
+    def mask(self, features: Sequence[Tensor], proposals: Sequence[Tensor], size: tuple[int, int]) -> MaskPredictions:
+        """Run the mask head on any regions; see :class:`detkd.adapters.base.TwoStageAdapter`."""
+        heads = self.model.roi_heads
+        with self._capture.paused():
+            logits = heads.mask_predictor(heads.mask_head(self._pool(heads.mask_roi_pool, features, proposals, size)))
+        return MaskPredictions(tuple(proposals), logits[:, 1:])
+
+    def _pool(self, pool: Any, features: Sequence[Tensor], proposals: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        # The pooling wants regions and features of one type; autocast casts both for it, as here.
+        dtype = next(self.model.roi_heads.box_predictor.parameters()).dtype
+        levels = {name: level.to(dtype) for name, level in zip(self.level_names, features, strict=True)}
+        pooled: Tensor = pool(levels, [boxes.to(dtype) for boxes in proposals], [size] * len(proposals))
+        return pooled
 
     def _regions(self, proposals: Sequence[Tensor], logits: Tensor, deltas: Tensor) -> RegionPredictions:
         dtype = torch.promote_types(deltas.dtype, torch.float32)

@@ -22,6 +22,7 @@ from detkd.losses.mask_kd import MaskKD, mask_kd
 from detkd.losses.mgd import MGD
 from detkd.losses.pkd import PKD, pkd
 from detkd.losses.region_label import RegionLabel, region_label
+from detkd.losses.region_mask import RegionMask, region_mask
 from detkd.losses.score_l2 import ScoreL2, score_l2
 from detkd.losses.soft_kl import SoftKL, soft_kl
 
@@ -42,6 +43,7 @@ LOSSES: dict[str, type[nn.Module]] = {
     "mgd": MGD,
     "pkd": PKD,
     "region_label": RegionLabel,
+    "region_mask": RegionMask,
     "score_l2": ScoreL2,
     "soft_kl": SoftKL,
 }
@@ -64,6 +66,7 @@ __all__ = [
     "HardLabel",
     "MaskKD",
     "RegionLabel",
+    "RegionMask",
     "ScoreL2",
     "SoftKL",
     "at",
@@ -81,6 +84,7 @@ __all__ = [
     "object_weights",
     "pkd",
     "region_label",
+    "region_mask",
     "score_l2",
     "soft_kl",
     "valuable_region",

@@ -12,7 +12,7 @@ from detkd.boxes import iou
 from detkd.vocabulary import image_of
 
 if TYPE_CHECKING:
-    from detkd.types import DensePredictions, Detections, DetectorOutputs, RegionPredictions, Targets
+    from detkd.types import DensePredictions, Detections, DetectorOutputs, MaskPredictions, RegionPredictions, Targets
 
 EnsembleName = Literal["mean", "ca_mkd"]
 
@@ -102,6 +102,7 @@ def scale_gradients(student: DetectorOutputs, factors: Tensor) -> DetectorOutput
         prototypes=None if student.prototypes is None else scaled(student.prototypes),
         objectness=None if student.objectness is None else dense(student.objectness),
         regions=None if student.regions is None else _scaled_regions(student.regions, factors),
+        masks=None if student.masks is None else _scaled_masks(student.masks, factors),
     )
 
 
@@ -112,3 +113,7 @@ def _scaled_regions(regions: RegionPredictions, factors: Tensor) -> RegionPredic
         logits=_ScaledGradient.apply(regions.logits, by_region),
         boxes=_ScaledGradient.apply(regions.boxes, by_region),
     )
+
+
+def _scaled_masks(masks: MaskPredictions, factors: Tensor) -> MaskPredictions:
+    return replace(masks, logits=_ScaledGradient.apply(masks.logits, factors[image_of(masks.proposals)]))

@@ -126,6 +126,7 @@ ANCHORS = {
     "ld": region,
     "mask_kd": masks,
     "region_label": proposed,
+    "region_mask": losses.region_mask,
     "soft_kl": losses.soft_kl,
 }
 CASES = FEATURES | ANCHORS
