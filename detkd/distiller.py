@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from detkd.balance import BalanceName, FixedWeights, GradientRatio, Uncertainty
 from detkd.errors import AdapterError
 from detkd.losses import LOSSES
-from detkd.teacher_terms import TeacherTerms, Term, with_regions
+from detkd.second_stage import with_regions
+from detkd.teacher_terms import TeacherTerms, Term
 from detkd.teachers.ensemble import EnsembleName, confidence_weights, label_loss, scale_gradients
 from detkd.types import Targets
 

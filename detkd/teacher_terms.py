@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,20 +15,15 @@ from detkd.detections import candidates, detect
 from detkd.errors import AdapterError
 from detkd.losses import LOSSES
 from detkd.pairing import Pairing
+from detkd.places import check_fit, find_place, loss_inputs
 from detkd.schedules import Schedule
+from detkd.second_stage import classify, mask, with_regions
 from detkd.teachers.packing import Kept
 from detkd.types import Targets
 from detkd.vocabulary import (
-    CROSSED_NAMES,
-    DENSE_NAMES,
     DETECTED_NAMES,
-    LEVEL_NAMES,
     MASK_NAMES,
-    NEEDS_CLASSES,
     REGION_MASK_NAMES,
-    REGION_NAMES,
-    SOFTMAX_NAMES,
-    TEACHER_DENSE_NAMES,
     TEACHER_REGION_NAMES,
     completed,
     dense_tensors,
@@ -43,8 +38,6 @@ if TYPE_CHECKING:
     from detkd.adapters.base import DetectorAdapter
     from detkd.teachers.base import Teacher
     from detkd.types import Detections, DetectorOutputs, MaskPredictions, RegionPredictions
-
-Place = Literal["levels", "dense", "crossed", "regions", "masks"]
 
 
 @dataclass(frozen=True)
@@ -87,8 +80,8 @@ class TeacherTerms(nn.Module):
         self.pairing = Pairing(student, teacher.adapter, classes=teacher.classes, scale=teacher.scale)
         self._inputs = {term.name: loss_inputs(term.name) for term in terms}
         self.places = {name: find_place(name, inputs, student) for name, inputs in self._inputs.items()}
-        for name in self._inputs:
-            self._check(name)
+        for name, inputs in self._inputs.items():
+            check_fit(name, inputs, student, teacher.adapter, self.pairing)
         self.losses = nn.ModuleDict({term.name: self._build_loss(term) for term in terms})
         self.aligners = nn.ModuleDict({name: aligners for name in self.losses if (aligners := self._build_aligners(name))})
 
@@ -162,7 +155,7 @@ class TeacherTerms(nn.Module):
         other = None
         if TEACHER_REGION_NAMES & set(names) and isinstance(self._teacher, TwoStageAdapter):
             proposals = [boxes * self.pairing.scale for boxes in own.proposals]
-            other = self.pairing.teacher_regions(_classify(self._teacher, whole, proposals, self._teacher_size(size)))
+            other = self.pairing.teacher_regions(classify(self._teacher, whole, proposals, self._teacher_size(size)))
         return region_tensors(own, other, self._common(targets))
 
     def _masks(
@@ -173,8 +166,7 @@ class TeacherTerms(nn.Module):
         assert own is not None, "the distiller sees to it that a mask head has run"
         assert isinstance(teacher, TwoStageAdapter), "refused when the terms were checked"
         proposals = [boxes * self.pairing.scale for boxes in own.proposals]
-        with torch.no_grad():
-            other = teacher.mask(_exact(whole), proposals, self._teacher_size(size))
+        other = mask(teacher, whole, proposals, self._teacher_size(size))
         return region_mask_tensors(own, self.pairing.teacher_masks(other), self._common(targets))
 
     def _common(self, targets: Targets) -> Targets:
@@ -236,98 +228,6 @@ class TeacherTerms(nn.Module):
             )
         return None
 
-    def _check(self, name: str) -> None:
-        """Refuse at the start what would only show as nonsense in the middle of a training run."""
-        inputs, place = set(self._inputs[name]), self.places[name]
-        if place in {"regions", "masks"} or (
-            inputs & NEEDS_CLASSES and (place != "dense" or self._student.dense != "objectness")
-        ):
-            self.pairing.check_classes(name)
-        if place == "dense" and inputs & TEACHER_DENSE_NAMES:
-            self.pairing.check_anchors(name)
-        if place == "regions" and inputs & TEACHER_REGION_NAMES and not isinstance(self._teacher, TwoStageAdapter):
-            raise AdapterError(
-                f"Expected a teacher with a second stage for `{name}`, but {type(self._teacher.model).__name__} has none. "
-                "Use `region_label`, which learns from the detections of any teacher."
-            )
-        if place == "masks" and not (_draws_masks(self._student) and _draws_masks(self._teacher)):
-            raise AdapterError(
-                f"Expected teacher and student to have a mask head for `{name}`, but "
-                f"{type((self._teacher if _draws_masks(self._student) else self._student).model).__name__} has none. Leave it "
-                "out, or take two Mask R-CNNs."
-            )
-        if place == "crossed" and not (self._student.stage_channels and self._teacher.stage_channels):
-            raise AdapterError(
-                f"Expected heads that can be entered behind their first layer for `{name}`, but that of "
-                f"{type((self._student if self._teacher.stage_channels else self._teacher).model).__name__} cannot."
-            )
-
-
-def find_place(name: str, inputs: Collection[str], student: DetectorAdapter) -> Place:
-    """Where a loss works, by the names that it asks for.
-
-    Raises:
-        AdapterError: If the student does not offer all of them in one place.
-    """
-    place: Place
-    if "student_feature" in inputs:
-        place, offered = "levels", set(LEVEL_NAMES)
-    elif CROSSED_NAMES.keys() & set(inputs):
-        place, offered = "crossed", {*CROSSED_NAMES, *DENSE_NAMES}
-    elif REGION_MASK_NAMES.keys() & set(inputs):
-        place, offered = "masks", set(REGION_MASK_NAMES)
-    elif isinstance(student, TwoStageAdapter) and not set(inputs) <= _dense_names(student):
-        place, offered = "regions", set(REGION_NAMES)
-    else:
-        place, offered = "dense", _dense_names(student)
-    unknown = [key for key in inputs if key not in offered]
-    if unknown:
-        raise AdapterError(
-            f"Expected loss `{name}` to need only what {type(student.model).__name__} offers, but it needs {unknown}. "
-            "A sigmoid head has no softmax over classes (`bckd` is for its classes), a detector of one stage no regions."
-        )
-    return place
-
-
-def _dense_names(student: DetectorAdapter) -> set[str]:
-    """What a student's dense head can offer."""
-    absent = {"student_logits", "teacher_logits"} if student.dense == "softmax" else SOFTMAX_NAMES
-    if student.dense == "objectness":
-        absent = {*absent, *DETECTED_NAMES}  # these have classes
-    return {*DENSE_NAMES, *MASK_NAMES} - absent
-
-
-def _draws_masks(adapter: DetectorAdapter) -> bool:
-    return isinstance(adapter, TwoStageAdapter) and adapter.draws_masks
-
-
-def _exact(outputs: DetectorOutputs) -> list[Tensor]:
-    """The features in float32: the first stage may have computed in half precision."""
-    return [feature.float() for feature in outputs.features]
-
-
-def with_regions(adapter: DetectorAdapter, outputs: DetectorOutputs, size: tuple[int, int]) -> DetectorOutputs:
-    """The outputs of a two-stage detector with what its second stage says of its own proposals, if it has not run.
-
-    Args:
-        adapter: Of the detector.
-        outputs: Its own, in its own frame.
-        size: Height and width of its input in pixels.
-    """
-    if outputs.regions is not None or not isinstance(adapter, TwoStageAdapter):
-        return outputs
-    with torch.no_grad():
-        proposals = adapter.propose(outputs, size)
-        masks = adapter.mask(_exact(outputs), proposals, size) if adapter.draws_masks else None
-        return replace(outputs, regions=_classify(adapter, outputs, proposals, size), masks=masks)
-
-
-def _classify(
-    adapter: TwoStageAdapter, outputs: DetectorOutputs, proposals: Sequence[Tensor], size: tuple[int, int]
-) -> RegionPredictions:
-    with torch.no_grad():
-        return adapter.classify(_exact(outputs), proposals, size)
-
 
 def kept_for(student: DetectorAdapter, teacher: Teacher, terms: Sequence[Term], anchors: int) -> Kept:
     """What a cache must keep of a teacher, so that a student can learn from it by these terms.
@@ -346,15 +246,11 @@ def kept_for(student: DetectorAdapter, teacher: Teacher, terms: Sequence[Term], 
     names = {name for wanted in inputs.values() for name in wanted}
     levels: Sequence[int] = [level for _, level in pairing.levels] if "teacher_feature" in names else []
     regions = {name for term, wanted in inputs.items() if find_place(term, wanted, student) == "regions" for name in wanted}
-    if isinstance(teacher.adapter, TwoStageAdapter) and (regions & TEACHER_REGION_NAMES or names & DETECTED_NAMES):
+    if isinstance(teacher.adapter, TwoStageAdapter) and (
+        regions & TEACHER_REGION_NAMES or names & {*DETECTED_NAMES, *REGION_MASK_NAMES}
+    ):
         levels = range(len(teacher.adapter.strides))  # its second stage runs on what the cache holds
     return Kept.needed(names, levels, anchors)
-
-
-def loss_inputs(name: str) -> tuple[str, ...]:
-    """Names of the tensors that a loss asks for: the parameters of its ``forward`` that have no default."""
-    parameters = list(inspect.signature(LOSSES[name].forward).parameters.values())[1:]
-    return tuple(parameter.name for parameter in parameters if parameter.default is parameter.empty)
 
 
 def _pick(offered: Mapping[str, Any], wanted: Sequence[str], term: str) -> list[Any]:

@@ -13,7 +13,8 @@ from detkd.detections import candidates, detect
 from detkd.distiller import Distiller
 from detkd.errors import AdapterError
 from detkd.losses import dkd, region_mask
-from detkd.teacher_terms import Term, kept_for, with_regions
+from detkd.second_stage import with_regions
+from detkd.teacher_terms import Term, kept_for
 from detkd.teachers.live import LiveTeacher
 from detkd.teachers.packing import Frame, pack, unpack
 from detkd.types import DensePredictions, DetectorOutputs, RegionPredictions, Targets

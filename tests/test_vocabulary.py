@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from detkd.losses import LOSSES
-from detkd.teacher_terms import loss_inputs
+from detkd.places import loss_inputs
 from detkd.types import DensePredictions, DetectorOutputs
 from detkd.vocabulary import dense_tensors
 
