@@ -1,6 +1,8 @@
 // What the kernels of detkd::kl_div compute from logits, whatever their layout; cpu/kernels/kl_div_terms.h says why in
-// this form. Beyond that, exponentials are summed for student and teacher apart: of a peaked student and a flat teacher
-// the sum of differences alone says too little about the student.
+// this form. Beyond that, exponentials are summed for student and teacher apart, and the gradient is made of the lower of
+// two exponentials and of their difference: where one sum is thousands of times the other, neither rounds the other off.
+//
+//   gradient = T (low (1 / S_s - 1 / S_t) + d / (d > 0 ? S_s : S_t)),  1 / S_s - 1 / S_t = -sum d / (S_s S_t)
 #pragma once
 
 #include "reduce.cuh"
@@ -21,6 +23,8 @@ struct HigherTops {
 // Exponentials below the maxima, their difference, and log2 of their ratio.
 struct KlTerms {
   float e_s, e_t, d, y;
+
+  __device__ float low() const { return fminf(e_s, e_t); }
 };
 
 // Of logits that lie `student` and `teacher` below their maxima, in units of log 2 as y is.
@@ -98,11 +102,14 @@ struct MergeOnline {
   }
 };
 
-// The gradient of a position: factor * (d - rho * e_t), or `factor` throughout where rho is NaN.
+// What the gradient of a position multiplies low by, and d where positive and where not.
 struct KlSlope {
-  float rho, factor;
+  float low, above, below;
 
-  __device__ float of(float e_t, float d) const { return isnan(rho) ? factor : (d - rho * e_t) * factor; }
+  __device__ static KlSlope throughout(float value) { return {not_a_number(), value, value}; }
+  __device__ float of(float lower, float d) const {
+    return isnan(low) ? above : fmaf(lower, low, d * (d > 0.0f ? above : below));
+  }
 };
 
 struct KlOutcome {
@@ -115,14 +122,15 @@ __device__ inline float kl_rate(const KlDivProblem& p) { return kLog2E / p.tempe
 __device__ inline KlOutcome kl_outcome(const KlOnline& all, float weight, const KlDivProblem& p) {
   const auto& [top, sums] = all;
   const float none = -infinity();
-  if (weight == 0.0f || top.student == none || top.teacher == none) return {0.0f, {not_a_number(), 0.0f}};
+  if (weight == 0.0f || top.student == none || top.teacher == none) return {0.0f, KlSlope::throughout(0.0f)};
   if (!(fmaxf(top.student, top.teacher) < infinity()) || isnan(top.student) || isnan(top.teacher)) {
-    return {not_a_number(), {not_a_number(), not_a_number()}};
+    return {not_a_number(), KlSlope::throughout(not_a_number())};
   }
   const float rho = sums.d / sums.e_t;
   const float log = fabsf(rho) < 0.5f ? log1pf(rho) : logf(sums.e_s / sums.e_t);
   const float value = fmaxf(log - kLn2 * sums.y / sums.e_t, 0.0f) * p.temperature * p.temperature;
-  return {weight * value, {rho, weight * p.temperature * p.gradient_scale / sums.e_s}};
+  const float factor = weight * p.temperature * p.gradient_scale, of_s = factor / sums.e_s, of_t = factor / sums.e_t;
+  return {weight * value, {-sums.d / sums.e_t * of_s, of_s, of_t}};
 }
 
 }  // namespace detkd
