@@ -179,6 +179,17 @@ def test_feature_maps_against_float64(
     assert_close("gradient", gradient, slope, slope, BOUNDS[dtype])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(256, 40 * 40), (128, 80 * 80)])
+@pytest.mark.parametrize(("op", "options"), [("attention_transfer", (2.0,)), ("attention_mse", (0.5, 0.1))])
+def test_scratch_is_a_twentieth_of_the_gradient(
+    emulation: Emulation, op: str, options: tuple[float, ...], shape: tuple[int, int], dtype: torch.dtype
+) -> None:
+    maps = torch.ones(1, *shape, dtype=dtype)
+    _, gradient = emulation.on_maps(op, maps, maps, None, *options)
+    assert emulation.workspace() < 0.05 * gradient.nbytes
+
+
 def test_attention_transfer_takes_other_channel_counts(emulation: Emulation) -> None:
     student, teacher = torch.randn(2, 6, 40), torch.randn(2, 17, 40)
     loss, _ = emulation.on_maps("attention_transfer", student, teacher, None, 2.0)
