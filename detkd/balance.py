@@ -13,7 +13,31 @@ if TYPE_CHECKING:
 BalanceName = Literal["none", "gradient_ratio", "uncertainty"]
 
 
-class FixedWeights(nn.Module):
+class Balance(nn.Module):
+    """What every balance answers; most have nothing to add to the loss and nothing to report."""
+
+    def forward(self, task_loss: Tensor, terms: Mapping[str, Tensor], features: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Return the weight of each term for this step.
+
+        Args:
+            task_loss: The scalar that the trainer minimises without distillation.
+            terms: The unweighted scalar of each term; those that the balance was made for, or some of them.
+            features: Student activations that the task loss and the terms depend on.
+        """
+        raise NotImplementedError
+
+    def penalty(self, name: str) -> Tensor | float:
+        """What a term's weight adds to the loss by itself."""
+        del name
+        return 0.0
+
+    def held_back(self, published: Mapping[str, float]) -> list[str]:
+        """Say which terms would drown the task loss at their published weights and are held back."""
+        del published
+        return []
+
+
+class FixedWeights(Balance):
     """Uses weights as they are.
 
     Args:
@@ -25,12 +49,12 @@ class FixedWeights(nn.Module):
         self.weights = dict(weights)
 
     def forward(self, task_loss: Tensor, terms: Mapping[str, Tensor], features: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Return the weight of each term; see :meth:`GradientRatio.forward`."""
+        """Return the weight of each term."""
         del features
         return {name: task_loss.new_tensor(self.weights[name]) for name in terms}
 
 
-class GradientRatio(nn.Module):
+class GradientRatio(Balance):
     """Holds the gradient of each term at a set share of the task loss's gradient.
 
     Both are measured as norms of the gradient at the features where the student's neck meets its head: every term and the
@@ -60,13 +84,7 @@ class GradientRatio(nn.Module):
         self._seen: set[str] = set()
 
     def forward(self, task_loss: Tensor, terms: Mapping[str, Tensor], features: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Return the weight of each term for this step.
-
-        Args:
-            task_loss: The scalar that the trainer minimises without distillation.
-            terms: The unweighted scalar of each term; those of `shares`, or some of them.
-            features: Student activations that the task loss and the terms depend on.
-        """
+        """Return the weight of each term for this step; every few steps the gradients are measured for it."""
         if self._step % self.interval == 0 or not terms.keys() <= self._seen:  # a schedule may bring a term in later
             self._measure({"": task_loss, **terms}, features)
             self._seen |= terms.keys()
@@ -80,6 +98,19 @@ class GradientRatio(nn.Module):
         """How hard a term would pull at a weight, as a multiple of the task loss; 0 where it was never measured."""
         task = float(self.norms[0])
         return weight * float(self.norms[self._place(name)]) / task if task > 0 else 0.0
+
+    def held_back(self, published: Mapping[str, float]) -> list[str]:
+        """Say which terms would drown the task loss at their published weights and are held back."""
+        lines = []
+        for name, share in self.shares.items():
+            weight = published[name]
+            pull = self.pull(name, weight)
+            if pull > max(share, 1.0):
+                lines.append(
+                    f"{name}: at its published weight {weight:g} it would pull {pull:.1f} times as hard as the task loss; "
+                    f"it is held at {share:.2f} times."
+                )
+        return lines
 
     def _place(self, name: str) -> int:
         return 0 if name == "" else 1 + list(self.shares).index(name)
@@ -97,7 +128,7 @@ class GradientRatio(nn.Module):
         self.norms[places] = torch.where(torch.isfinite(norms), averages, before)
 
 
-class Uncertainty(nn.Module):
+class Uncertainty(Balance):
     r"""Learns the weight of each term as the inverse of its uncertainty.
 
     The loss of a term is :math:`w (e^{-s} L + s)` with a learned :math:`s` that starts at 0, where a term has its own
@@ -118,7 +149,7 @@ class Uncertainty(nn.Module):
         self.log_variances = nn.ParameterDict({name: nn.Parameter(torch.zeros(())) for name in weights})
 
     def forward(self, task_loss: Tensor, terms: Mapping[str, Tensor], features: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Return the weight of each term, with gradient; see :meth:`GradientRatio.forward`."""
+        """Return the weight of each term, with gradient."""
         del task_loss, features
         return {name: self.weights[name] * torch.exp(-self.log_variances[name]) for name in terms}
 

@@ -70,6 +70,22 @@ def test_fixed_weights_are_what_was_given(feature: Tensor) -> None:
     assert FixedWeights({"a": 2.0, "b": 3.0})(task, terms, [feature]) == {"a": 2.0, "b": 3.0}
 
 
+def test_a_balance_that_learns_nothing_adds_nothing_to_the_loss(feature: Tensor) -> None:
+    for balance in (FixedWeights({"a": 2.0, "b": 3.0}), GradientRatio({"a": 0.5, "b": 0.25})):
+        balance(*losses(feature), [feature])
+        assert [balance.penalty(name) for name in ("a", "b")] == [0.0, 0.0]
+
+
+def test_only_what_is_held_below_its_published_weight_is_named(feature: Tensor) -> None:
+    published = {"a": 2.0, "b": 4.0}  # pulls of 6 and 1 times the task's
+    balance = GradientRatio({"a": 0.5, "b": 0.25})
+    assert balance.held_back(published) == []  # nothing has been measured
+    balance(*losses(feature), [feature])
+    (line,) = balance.held_back(published)
+    assert line.startswith("a: at its published weight 2 it would pull 6.0 times")
+    assert FixedWeights(published).held_back(published) == Uncertainty(published).held_back(published) == []
+
+
 def test_uncertainty_learns_one_over_the_loss() -> None:
     balance = Uncertainty({"a": 2.0, "b": 1.0})
     optimizer = torch.optim.Adam(balance.parameters(), lr=0.05)
