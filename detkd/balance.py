@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 BalanceName = Literal["none", "gradient_ratio", "uncertainty"]
 
+STEADY = 0.2  # share of its average by which a proportion of gradients may be off; one batch differs from the next by .1
+
 
 class Balance(nn.Module):
     """What every balance answers; most have nothing to add to the loss and nothing to report."""
@@ -59,7 +61,8 @@ class GradientRatio(Balance):
 
     Both are measured as norms of the gradient at the features where the student's neck meets its head: every term and the
     task loss pass through them, and the way there costs one backward pass through the head alone. The norms are
-    measured on every `interval`-th step and averaged, so the weights move slowly and cost little.
+    measured every few steps and averaged, so the weights move slowly and cost little; as long as they keep to their
+    average, in proportion to the task loss's, each measurement is twice as far from the last one.
 
     A method's published weight was tuned to one task loss at one batch size; on another the same weight can drown the
     task, or do nothing. The idea of balancing by gradient norms is GradNorm's (Chen et al. 2018, arXiv:1711.02257); there
@@ -67,26 +70,30 @@ class GradientRatio(Balance):
 
     Args:
         shares: For each term, the norm of its gradient as a share of the task loss's.
-        interval: Steps from one measurement to the next.
+        interval: Steps from one measurement to the next, at first and wherever the proportions move.
+        longest: Steps that these become at most.
         momentum: Share of the former average that a new measurement keeps.
     """
 
     norms: Tensor
 
-    def __init__(self, shares: Mapping[str, float], *, interval: int = 8, momentum: float = 0.8) -> None:
+    def __init__(self, shares: Mapping[str, float], *, interval: int = 8, longest: int = 64, momentum: float = 0.8) -> None:
         super().__init__()
         self.shares = dict(shares)
-        self.interval = interval
+        self.interval, self.longest = interval, longest
         self.momentum = momentum
         # Averages of the norms, the task's first; 0 where never measured. Saved, so that a resumed run goes on from them.
         self.register_buffer("norms", torch.zeros(1 + len(self.shares)))
-        self._step = 0
+        self._step = self._next = 0
+        self._current = interval
         self._seen: set[str] = set()
 
     def forward(self, task_loss: Tensor, terms: Mapping[str, Tensor], features: Sequence[Tensor]) -> dict[str, Tensor]:
         """Return the weight of each term for this step; every few steps the gradients are measured for it."""
-        if self._step % self.interval == 0 or not terms.keys() <= self._seen:  # a schedule may bring a term in later
-            self._measure({"": task_loss, **terms}, features)
+        if self._step == self._next or not terms.keys() <= self._seen:  # a schedule may bring a term in later
+            steady = self._measure({"": task_loss, **terms}, features)
+            self._current = min(2 * self._current, self.longest) if steady else self.interval
+            self._next = self._step + self._current
             self._seen |= terms.keys()
         self._step += 1
         task = self.norms[0]
@@ -115,7 +122,8 @@ class GradientRatio(Balance):
     def _place(self, name: str) -> int:
         return 0 if name == "" else 1 + list(self.shares).index(name)
 
-    def _measure(self, losses: Mapping[str, Tensor], features: Sequence[Tensor]) -> None:
+    def _measure(self, losses: Mapping[str, Tensor], features: Sequence[Tensor]) -> bool:
+        """Average the norms in; return whether each kept to its average in proportion to the first, the task's."""
         norms = torch.stack([_gradient_norm(loss, features) for loss in losses.values()])
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(norms)  # the same weights in every process
@@ -126,6 +134,8 @@ class GradientRatio(Balance):
         averages = keep * before + (1 - keep) * norms
         # One overflow in half precision must not stay in the average for ever.
         self.norms[places] = torch.where(torch.isfinite(norms), averages, before)
+        expected = before * norms[0]
+        return bool(((norms * before[0] - expected).abs() < STEADY * expected).all())
 
 
 class Uncertainty(Balance):
