@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 BalanceName = Literal["none", "gradient_ratio", "uncertainty"]
 
-STEADY = 0.2  # share of its average by which a proportion of gradients may be off; one batch differs from the next by .1
+STEADY = 0.2  # share of its average by which a proportion of gradients may be off; batches differ by .1 to .3
 
 
 class Balance(nn.Module):
