@@ -12,8 +12,34 @@ if TYPE_CHECKING:
 
 BalanceName = Literal["none", "gradient_ratio", "uncertainty"]
 
+STEADY = 0.2  # share of its average by which a proportion of gradients may be off; batches differ by .1 to .3
 
-class FixedWeights(nn.Module):
+
+class Balance(nn.Module):
+    """What every balance answers; most have nothing to add to the loss and nothing to report."""
+
+    def forward(self, task_loss: Tensor, terms: Mapping[str, Tensor], features: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Return the weight of each term for this step.
+
+        Args:
+            task_loss: The scalar that the trainer minimises without distillation.
+            terms: The unweighted scalar of each term; those that the balance was made for, or some of them.
+            features: Student activations that the task loss and the terms depend on.
+        """
+        raise NotImplementedError
+
+    def penalty(self, name: str) -> Tensor | float:
+        """What a term's weight adds to the loss by itself."""
+        del name
+        return 0.0
+
+    def held_back(self, published: Mapping[str, float]) -> list[str]:
+        """Say which terms would drown the task loss at their published weights and are held back."""
+        del published
+        return []
+
+
+class FixedWeights(Balance):
     """Uses weights as they are.
 
     Args:
@@ -25,17 +51,18 @@ class FixedWeights(nn.Module):
         self.weights = dict(weights)
 
     def forward(self, task_loss: Tensor, terms: Mapping[str, Tensor], features: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Return the weight of each term; see :meth:`GradientRatio.forward`."""
+        """Return the weight of each term."""
         del features
         return {name: task_loss.new_tensor(self.weights[name]) for name in terms}
 
 
-class GradientRatio(nn.Module):
+class GradientRatio(Balance):
     """Holds the gradient of each term at a set share of the task loss's gradient.
 
     Both are measured as norms of the gradient at the features where the student's neck meets its head: every term and the
     task loss pass through them, and the way there costs one backward pass through the head alone. The norms are
-    measured on every `interval`-th step and averaged, so the weights move slowly and cost little.
+    measured every few steps and averaged, so the weights move slowly and cost little; as long as they keep to their
+    average, in proportion to the task loss's, each measurement is twice as far from the last one.
 
     A method's published weight was tuned to one task loss at one batch size; on another the same weight can drown the
     task, or do nothing. The idea of balancing by gradient norms is GradNorm's (Chen et al. 2018, arXiv:1711.02257); there
@@ -43,32 +70,30 @@ class GradientRatio(nn.Module):
 
     Args:
         shares: For each term, the norm of its gradient as a share of the task loss's.
-        interval: Steps from one measurement to the next.
+        interval: Steps from one measurement to the next, at first and wherever the proportions move.
+        longest: Steps that these become at most.
         momentum: Share of the former average that a new measurement keeps.
     """
 
     norms: Tensor
 
-    def __init__(self, shares: Mapping[str, float], *, interval: int = 8, momentum: float = 0.8) -> None:
+    def __init__(self, shares: Mapping[str, float], *, interval: int = 8, longest: int = 64, momentum: float = 0.8) -> None:
         super().__init__()
         self.shares = dict(shares)
-        self.interval = interval
+        self.interval, self.longest = interval, longest
         self.momentum = momentum
         # Averages of the norms, the task's first; 0 where never measured. Saved, so that a resumed run goes on from them.
         self.register_buffer("norms", torch.zeros(1 + len(self.shares)))
-        self._step = 0
+        self._step = self._next = 0
+        self._current = interval
         self._seen: set[str] = set()
 
     def forward(self, task_loss: Tensor, terms: Mapping[str, Tensor], features: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Return the weight of each term for this step.
-
-        Args:
-            task_loss: The scalar that the trainer minimises without distillation.
-            terms: The unweighted scalar of each term; those of `shares`, or some of them.
-            features: Student activations that the task loss and the terms depend on.
-        """
-        if self._step % self.interval == 0 or not terms.keys() <= self._seen:  # a schedule may bring a term in later
-            self._measure({"": task_loss, **terms}, features)
+        """Return the weight of each term for this step; every few steps the gradients are measured for it."""
+        if self._step == self._next or not terms.keys() <= self._seen:  # a schedule may bring a term in later
+            steady = self._measure({"": task_loss, **terms}, features)
+            self._current = min(2 * self._current, self.longest) if steady else self.interval
+            self._next = self._step + self._current
             self._seen |= terms.keys()
         self._step += 1
         task = self.norms[0]
@@ -81,10 +106,24 @@ class GradientRatio(nn.Module):
         task = float(self.norms[0])
         return weight * float(self.norms[self._place(name)]) / task if task > 0 else 0.0
 
+    def held_back(self, published: Mapping[str, float]) -> list[str]:
+        """Say which terms would drown the task loss at their published weights and are held back."""
+        lines = []
+        for name, share in self.shares.items():
+            weight = published[name]
+            pull = self.pull(name, weight)
+            if pull > max(share, 1.0):
+                lines.append(
+                    f"{name}: at its published weight {weight:g} it would pull {pull:.1f} times as hard as the task loss; "
+                    f"it is held at {share:.2f} times."
+                )
+        return lines
+
     def _place(self, name: str) -> int:
         return 0 if name == "" else 1 + list(self.shares).index(name)
 
-    def _measure(self, losses: Mapping[str, Tensor], features: Sequence[Tensor]) -> None:
+    def _measure(self, losses: Mapping[str, Tensor], features: Sequence[Tensor]) -> bool:
+        """Average the norms in; return whether each kept to its average in proportion to the first, the task's."""
         norms = torch.stack([_gradient_norm(loss, features) for loss in losses.values()])
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(norms)  # the same weights in every process
@@ -95,9 +134,11 @@ class GradientRatio(nn.Module):
         averages = keep * before + (1 - keep) * norms
         # One overflow in half precision must not stay in the average for ever.
         self.norms[places] = torch.where(torch.isfinite(norms), averages, before)
+        expected = before * norms[0]
+        return bool(((norms * before[0] - expected).abs() < STEADY * expected).all())
 
 
-class Uncertainty(nn.Module):
+class Uncertainty(Balance):
     r"""Learns the weight of each term as the inverse of its uncertainty.
 
     The loss of a term is :math:`w (e^{-s} L + s)` with a learned :math:`s` that starts at 0, where a term has its own
@@ -118,7 +159,7 @@ class Uncertainty(nn.Module):
         self.log_variances = nn.ParameterDict({name: nn.Parameter(torch.zeros(())) for name in weights})
 
     def forward(self, task_loss: Tensor, terms: Mapping[str, Tensor], features: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Return the weight of each term, with gradient; see :meth:`GradientRatio.forward`."""
+        """Return the weight of each term, with gradient."""
         del task_loss, features
         return {name: self.weights[name] * torch.exp(-self.log_variances[name]) for name in terms}
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
-from detkd.balance import BalanceName, FixedWeights, GradientRatio, Uncertainty
+from detkd.balance import Balance, BalanceName, FixedWeights, GradientRatio, Uncertainty
 from detkd.errors import AdapterError
 from detkd.losses import LOSSES
 from detkd.second_stage import with_regions
@@ -147,9 +147,7 @@ class Distiller(nn.Module):
         with torch.autocast(images.device.type, enabled=False):
             terms, features = self._compute(active, images, targets, outputs)
             weights = {name: factors[name] * weight for name, weight in self.balance(task_loss, terms, features).items()}
-            parts = [weights[name] * value for name, value in terms.items()]
-            if isinstance(self.balance, Uncertainty):
-                parts += [factors[name] * self.balance.penalty(name) for name in active]
+            parts = [weights[name] * value + factors[name] * self.balance.penalty(name) for name, value in terms.items()]
         return Distillation(
             loss=torch.stack(parts).sum(),
             terms={name: terms[name].detach() if name in terms else nothing for name in factors},
@@ -158,18 +156,7 @@ class Distiller(nn.Module):
 
     def held_back(self) -> list[str]:
         """Say which terms would drown the task loss at their published weights and are held back by the balance."""
-        if not isinstance(self.balance, GradientRatio):
-            return []
-        lines = []
-        for name, share in self.balance.shares.items():
-            weight = default_weight(name)
-            pull = self.balance.pull(name, weight)
-            if pull > max(share, 1.0):
-                lines.append(
-                    f"{name}: at its published weight {weight:g} it would pull {pull:.1f} times as hard as the task loss; "
-                    f"it is held at {share:.2f} times."
-                )
-        return lines
+        return self.balance.held_back({term.name: default_weight(term.name) for term in self._terms})
 
     def _run_teachers(self, images: Tensor, views: Sequence[Any] | None) -> list[DetectorOutputs]:
         return [teacher.run(images, views) for teacher in self._teachers]
@@ -216,7 +203,7 @@ class Distiller(nn.Module):
             raise AdapterError("Expected two teachers or more for the ensemble `ca_mkd`, but got one. Use `mean`.")
 
 
-def _make_balance(name: BalanceName, terms: Sequence[Term]) -> nn.Module:
+def _make_balance(name: BalanceName, terms: Sequence[Term]) -> Balance:
     if name == "gradient_ratio":
         share = TOTAL_SHARE / max(len(terms), 1)
         return GradientRatio({term.name: share if term.weight is None else term.weight for term in terms})

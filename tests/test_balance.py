@@ -54,6 +54,24 @@ def test_an_overflow_leaves_the_average_alone(feature: Tensor) -> None:
     assert after["a"] == before["a"]
 
 
+def test_steady_gradients_are_measured_ever_more_rarely_until_they_move(feature: Tensor) -> None:
+    balance = GradientRatio({"a": 0.5, "b": 0.25}, interval=2, longest=8)
+
+    def measured(steps: range, factor: float) -> list[int]:
+        found = []
+        for step in steps:
+            task, terms = losses((1 + 1e-3 * step) * feature)  # so that the averages show each measurement
+            before = balance.norms.clone()
+            balance(task, {**terms, "a": factor * terms["a"]}, [feature])
+            if not torch.equal(balance.norms, before):
+                found.append(step)
+        return found
+
+    assert measured(range(40), 1.0) == [0, 2, 6, 14, 22, 30, 38]
+    # Beside averages of 1, 1.2, 1.36, 1.49 and 1.59 a proportion of 2 is unsteady, beside 1.67 no more.
+    assert measured(range(40, 70), 2.0) == [46, 48, 50, 52, 54, 56, 60, 68]
+
+
 def test_norms_are_averaged_and_survive_a_checkpoint(feature: Tensor) -> None:
     balance = GradientRatio({"a": 1.0, "b": 1.0}, interval=1, momentum=0.5)
     task, terms = losses(feature)
@@ -68,6 +86,22 @@ def test_norms_are_averaged_and_survive_a_checkpoint(feature: Tensor) -> None:
 def test_fixed_weights_are_what_was_given(feature: Tensor) -> None:
     task, terms = losses(feature)
     assert FixedWeights({"a": 2.0, "b": 3.0})(task, terms, [feature]) == {"a": 2.0, "b": 3.0}
+
+
+def test_a_balance_that_learns_nothing_adds_nothing_to_the_loss(feature: Tensor) -> None:
+    for balance in (FixedWeights({"a": 2.0, "b": 3.0}), GradientRatio({"a": 0.5, "b": 0.25})):
+        balance(*losses(feature), [feature])
+        assert [balance.penalty(name) for name in ("a", "b")] == [0.0, 0.0]
+
+
+def test_only_what_is_held_below_its_published_weight_is_named(feature: Tensor) -> None:
+    published = {"a": 2.0, "b": 4.0}  # pulls of 6 and 1 times the task's
+    balance = GradientRatio({"a": 0.5, "b": 0.25})
+    assert balance.held_back(published) == []  # nothing has been measured
+    balance(*losses(feature), [feature])
+    (line,) = balance.held_back(published)
+    assert line.startswith("a: at its published weight 2 it would pull 6.0 times")
+    assert FixedWeights(published).held_back(published) == Uncertainty(published).held_back(published) == []
 
 
 def test_uncertainty_learns_one_over_the_loss() -> None:

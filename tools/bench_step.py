@@ -5,7 +5,8 @@
 
 Steps are forward, loss and backward on one random batch, as ultralytics' trainer runs them, but for the optimizer.
 Contestants take turns, so that a change of the machine's mood meets them all; figures are medians over whole cycles of
-eight steps, because `gradient_ratio` measures on every eighth. Writes step-cpu.json and prints a table.
+eight steps, because `gradient_ratio` measures on every eighth where gradients move, and here always. Writes step-cpu.json
+and prints a table.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 
@@ -30,11 +31,12 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from detkd.balance import GradientRatio
     from detkd.teachers.store import View
 
 CLASSES = ("a", "b", "c")
 OBJECTS = 12  # in each image
-CYCLE = 8  # steps from one measurement of gradient_ratio to the next
+CYCLE = 8  # steps from one measurement of gradient_ratio to the next where gradients move
 PLAIN, TEACHER, CACHED = "student alone", "teacher's forward", "detkd, teacher from a cache"
 
 
@@ -124,6 +126,7 @@ def contestants(arguments: argparse.Namespace, folder: Path) -> dict[str, Callab
             source = cache_source(own, model, config.all_teachers[0], config, pictures)
             CacheMaker(source, folder, arguments.batch).make(lambda _: None)
         distiller = build_distiller(own, [model], config, arguments.imgsz, pictures)
+        cast("GradientRatio", distiller.balance).longest = CYCLE
         distiller.attach()
         own.criterion = DistillationCriterion(own.init_criterion(), distiller, WeightLog())
         steps[title] = step(own, batch)

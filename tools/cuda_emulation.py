@@ -67,6 +67,7 @@ class Emulation:
         compile_emulation(ROOT / "csrc", folder / "emulation.so", "-O2", "-fPIC", "-shared")
         self.library = ctypes.CDLL(str(folder / "emulation.so"))
         self.library.emulated_launches.restype = ctypes.c_char_p
+        self.library.emulated_workspace.restype = ctypes.c_int64
 
     def kl_div(
         self, student: Tensor, teacher: Tensor, temperature: float, weight: Tensor | None, reduced: bool
@@ -114,6 +115,10 @@ class Emulation:
         count = _Count(gradient.numel())
         pointers = _Pointer(gradient.data_ptr()), count, _Pointer(factor.data_ptr())
         assert self.library.emulate_scale(TYPES[gradient.dtype], *pointers) == 0
+
+    def workspace(self) -> int:
+        """Return the bytes of scratch that the last op asked for."""
+        return int(self.library.emulated_workspace())
 
     def launches(self) -> list[Launch]:
         """Return what was launched since this was last asked."""

@@ -14,7 +14,7 @@ template <typename scalar_t, int kWidth>
 void launch(const AttentionMseProblem& p, double* workspace, cudaStream_t stream) {
   const int64_t tiles = tiles_of<kWidth>(p.maps), sums = 2 * p.maps.batch + tiles;
   const unsigned blocks = static_cast<unsigned>(tiles), axes = static_cast<unsigned>(2 * p.maps.batch);
-  const FocalRoom room = FocalRoom::in(workspace, p.maps, tiles);
+  const FocalRoom room = FocalRoom::in(workspace, p.maps, tiles_of<1>(p.maps));
   const unsigned shared = MapTile<kWidth>::slots(kThreads) * sizeof(PairOfSums);
   DETKD_LAUNCH((focal_sums_kernel<scalar_t, kWidth>), blocks, kThreads, shared, stream, p, room);
   DETKD_LAUNCH(focal_attention_kernel, axes, kMostThreads, 0, stream, p, room, tiles / p.maps.batch);
@@ -24,7 +24,7 @@ void launch(const AttentionMseProblem& p, double* workspace, cudaStream_t stream
 
 }  // namespace
 
-// Of the smallest tiles.
+// Laid out for the smallest tiles, whichever are launched.
 int64_t attention_mse_workspace(const AttentionMseProblem& p) {
   return FocalRoom::doubles(p.maps, tiles_of<1>(p.maps));
 }

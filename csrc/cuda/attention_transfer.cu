@@ -18,19 +18,22 @@ void launch(const AttentionTransferProblem& p, double* maps, double* partials, f
 
 }  // namespace
 
-// Two maps, one partial sum an image, and float32 slopes.
+// One partial sum an image, float32 slopes, and two maps, which are needed until slopes are known and may lie where the
+// gradient will.
 int64_t attention_transfer_workspace(const AttentionTransferProblem& p) {
-  return p.maps.batch * (3 * p.maps.positions + 1);
+  const int64_t positions = p.maps.batch * p.maps.positions;
+  return p.maps.batch + divide_up(positions, 2) + (room_in_gradient(p.maps, 2 * positions) == nullptr ? 2 * positions : 0);
 }
 
 cudaError_t launch_attention_transfer(const AttentionTransferProblem& p, double* workspace, cudaStream_t stream) {
   const int64_t positions = p.maps.batch * p.maps.positions;
   if (!fits_grid(divide_up(positions, kWarp) + p.maps.batch)) return cudaErrorInvalidConfiguration;
-  double* partials = workspace + 2 * positions;
-  float* slopes = reinterpret_cast<float*>(partials + p.maps.batch);
+  float* slopes = reinterpret_cast<float*>(workspace + p.maps.batch);
+  double* maps = room_in_gradient(p.maps, 2 * positions);
+  if (maps == nullptr) maps = workspace + p.maps.batch + divide_up(positions, 2);
   for_type_and_width(p.maps.type, vectors_align(p.maps),
-                     [&](auto x, auto width) { launch<decltype(x), width>(p, workspace, partials, slopes, stream); });
-  DETKD_LAUNCH(ordered_sum, 1, kMostThreads, 0, stream, partials, p.maps.batch, 1.0 / positions, p.maps.loss);
+                     [&](auto x, auto width) { launch<decltype(x), width>(p, maps, workspace, slopes, stream); });
+  DETKD_LAUNCH(ordered_sum, 1, kMostThreads, 0, stream, workspace, p.maps.batch, 1.0 / positions, p.maps.loss);
   return cudaGetLastError();
 }
 

@@ -43,6 +43,16 @@ detkd::FeatureMaps maps_of(const Maps& x) {
           x.positions, x.student_batch, x.student_channel, x.teacher_batch, x.teacher_channel, x.scale};
 }
 
+int64_t doubles;
+
+// In scratch of just the size that was asked for.
+template <typename Problem>
+int run(const Problem& p, int64_t (*room)(const Problem&), cudaError_t (*launch)(const Problem&, double*, cudaStream_t)) {
+  doubles = room(p);
+  std::vector<double> workspace(doubles);
+  return launch(p, workspace.data(), nullptr);
+}
+
 }  // namespace
 
 int emulate_kl_div(const Logits* x, int64_t classes, int64_t class_step) {
@@ -51,8 +61,7 @@ int emulate_kl_div(const Logits* x, int64_t classes, int64_t class_step) {
   p.classes = classes;
   p.student_stride = p.teacher_stride = class_step;
   p.gradient_stride = x->inner;
-  std::vector<double> workspace(detkd::kl_div_workspace(p));
-  return detkd::launch_kl_div(p, workspace.data(), nullptr);
+  return run(p, &detkd::kl_div_workspace, &detkd::launch_kl_div);
 }
 
 int emulate_binary_kl(const Logits* x, float beta, bool cross_entropy) {
@@ -60,31 +69,29 @@ int emulate_binary_kl(const Logits* x, float beta, bool cross_entropy) {
   fill(p, *x, x->inner);
   p.cross_entropy = cross_entropy;
   p.beta = beta;
-  std::vector<double> workspace(detkd::binary_kl_workspace(p));
-  return detkd::launch_binary_kl(p, workspace.data(), nullptr);
+  return run(p, &detkd::binary_kl_workspace, &detkd::launch_binary_kl);
 }
 
 int emulate_attention_transfer(const Maps* x, float power) {
   const detkd::AttentionTransferProblem p{maps_of(*x), x->teacher_channels, power};
-  std::vector<double> workspace(detkd::attention_transfer_workspace(p));
-  return detkd::launch_attention_transfer(p, workspace.data(), nullptr);
+  return run(p, &detkd::attention_transfer_workspace, &detkd::launch_attention_transfer);
 }
 
 int emulate_attention_mse(const Maps* x, float temperature, float attention_gain) {
   const detkd::AttentionMseProblem p{maps_of(*x), x->weight, temperature, attention_gain};
-  std::vector<double> workspace(detkd::attention_mse_workspace(p));
-  return detkd::launch_attention_mse(p, workspace.data(), nullptr);
+  return run(p, &detkd::attention_mse_workspace, &detkd::launch_attention_mse);
 }
 
 int emulate_standardized_mse(const Maps* x, float eps) {
   const detkd::StandardizedMseProblem p{maps_of(*x), eps};
-  std::vector<double> workspace(detkd::standardized_mse_workspace(p));
-  return detkd::launch_standardized_mse(p, workspace.data(), nullptr);
+  return run(p, &detkd::standardized_mse_workspace, &detkd::launch_standardized_mse);
 }
 
 int emulate_scale(int type, void* gradient, int64_t count, const float* factor) {
   return detkd::launch_scale(static_cast<detkd::ScalarType>(type), gradient, count, factor, nullptr);
 }
+
+int64_t emulated_workspace() { return doubles * static_cast<int64_t>(sizeof(double)); }
 
 const char* emulated_launches() {
   static std::string text;

@@ -38,6 +38,9 @@ int emulate_standardized_mse(const Maps* x, float eps);
 
 int emulate_scale(int type, void* gradient, int64_t count, const float* factor);
 
+// Bytes of scratch that the last op asked for.
+int64_t emulated_workspace();
+
 // See emulation::take_launches(); valid until the next call.
 const char* emulated_launches();
 }

@@ -7,24 +7,34 @@
 
 namespace detkd {
 
-// Where the parts of the workspace lie. Sums are [student, teacher][batch][n]; attention is the teacher's and comes
-// with the slopes of the student's, [batch][n].
+// Where the intermediate results lie. Sums are [student, teacher][batch][n]; attention is the teacher's and comes with the
+// slopes of the student's, [batch][n]. Sums are needed until attention is known and may lie where the gradient will.
 struct FocalRoom {
   double *space, *depth;  // sums over channels and over positions
+  float* depth_of_tile;   // [tile of all images][student, teacher][channel]
   double* partials;       // two of each image, for its axes, and one of each tile
   float *space_weight, *space_slope, *depth_weight, *depth_slope;
-  float* depth_of_tile;  // [tile of all images][student, teacher][channel]
 
   static FocalRoom in(double* begin, const FeatureMaps& maps, int64_t tiles) {
     const int64_t space = maps.batch * maps.positions, depth = maps.batch * maps.channels;
-    double* partials = begin + 2 * (space + depth);
-    float* floats = reinterpret_cast<float*>(partials + 2 * maps.batch + tiles);
+    float* floats = reinterpret_cast<float*>(begin + 2 * maps.batch + tiles);
     float* depth_floats = floats + 2 * space;
-    return {begin, begin + 2 * space, partials, floats, floats + space, depth_floats, depth_floats + depth,
-            depth_floats + 2 * depth};
+    double* sums = room_in_gradient(maps, of_sums(maps, tiles));
+    if (sums == nullptr) sums = begin + of_attention(maps, tiles);
+    return {sums, sums + 2 * space, reinterpret_cast<float*>(sums + 2 * (space + depth)),
+            begin, floats, floats + space, depth_floats, depth_floats + depth};
   }
   static int64_t doubles(const FeatureMaps& maps, int64_t tiles) {
-    return 3 * maps.batch * (maps.positions + maps.channels) + 2 * maps.batch + tiles + tiles * maps.channels;
+    const int64_t sums = of_sums(maps, tiles);
+    return of_attention(maps, tiles) + (room_in_gradient(maps, sums) == nullptr ? sums : 0);
+  }
+
+ private:
+  static int64_t of_attention(const FeatureMaps& maps, int64_t tiles) {
+    return maps.batch * (maps.positions + maps.channels) + 2 * maps.batch + tiles;
+  }
+  static int64_t of_sums(const FeatureMaps& maps, int64_t tiles) {
+    return 2 * maps.batch * (maps.positions + maps.channels) + tiles * maps.channels;
   }
 };
 

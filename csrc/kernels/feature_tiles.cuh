@@ -15,6 +15,15 @@ int64_t tiles_of_image(int64_t positions) {
   return divide_up(positions, MapTile<kWidth>::kPositions);
 }
 
+// Host: room for so many doubles in the gradient's memory, which holds nothing until a launch's last kernel; null where it
+// is too small or no gradient is wanted.
+inline double* room_in_gradient(const FeatureMaps& maps, int64_t doubles) {
+  const int64_t bytes = maps.batch * maps.channels * maps.positions * bytes_of(maps.type);
+  const bool aligned = reinterpret_cast<uintptr_t>(maps.gradient) % sizeof(double) == 0;
+  const bool fits = maps.gradient != nullptr && aligned && doubles * static_cast<int64_t>(sizeof(double)) <= bytes;
+  return fits ? static_cast<double*>(maps.gradient) : nullptr;
+}
+
 struct MapPlace {
   int64_t image, tile, position;  // of this thread's vector
   bool exists;                    // the last tile of an image may be wider than what is left

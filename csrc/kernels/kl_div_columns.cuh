@@ -43,7 +43,7 @@ struct KlColumns {
   // What the thread that speaks for a position of the tile does with its sums; returns its slope.
   __device__ KlSlope finish(int place, KlTops top, const KlSums& sums, float& total) const {
     const int64_t position = first() + place;
-    if (position >= positions()) return {not_a_number(), 0.0f};
+    if (position >= positions()) return KlSlope::throughout(0.0f);
     const Division where = divide(position, p.inner);
     float weight = 1.0f;
     if (p.weight != nullptr) {
@@ -111,7 +111,7 @@ __global__ void __launch_bounds__(kMostColumnThreads, 1) kl_div_column_kernel(co
       const KlTerms term = kl_terms(s[k][i], t[k][i], tops.at[i], rate);
       sums.add(term);
       s[k][i] = term.d;  // from here on the registers hold what the gradient is made of
-      t[k][i] = term.e_t;
+      t[k][i] = term.low;
     }
     return sums;
   };
@@ -197,7 +197,7 @@ __global__ void __launch_bounds__(kThreads, 1) kl_div_long_column_kernel(const K
 #pragma unroll
       for (int i = 0; i < kWidth; ++i) {
         const KlTerms term = kl_terms(s[i][k], t[i][k], outcome.at[i].top, rate);
-        slopes[i] = outcome.at[i].slope.of(term.e_t, term.d);
+        slopes[i] = outcome.at[i].slope.of(term.low, term.d);
       }
       store<kWidth>(gradient + c * p.gradient_stride, slopes);
     }

@@ -99,7 +99,7 @@ __global__ void __launch_bounds__(Team::kMost) kl_div_row_kernel(const KlDivProb
       const KlTerms term = kl_terms(s[v][i], t[v][i], top, rate);
       sums.add(term);
       s[v][i] = term.d;  // from here on the registers hold what the gradient is made of
-      t[v][i] = term.e_t;
+      t[v][i] = term.low;
     }
   }
   const KlOutcome outcome = kl_outcome({top, team.over(sums, Sum{})}, row.weight(p), p);
@@ -155,7 +155,7 @@ __global__ void __launch_bounds__(kMostThreads) kl_div_long_row_kernel(const KlD
 #pragma unroll
     for (int i = 0; i < kWidth; ++i) {
       const KlTerms term = kl_terms(s[i], t[i], online.top, rate);
-      slopes[i] = outcome.slope.of(term.e_t, term.d);
+      slopes[i] = outcome.slope.of(term.low, term.d);
     }
     store<kWidth>(gradient + c, slopes);
   });

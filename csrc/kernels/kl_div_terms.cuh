@@ -1,6 +1,8 @@
 // What the kernels of detkd::kl_div compute from logits, whatever their layout; cpu/kernels/kl_div_terms.h says why in
-// this form. Beyond that, exponentials are summed for student and teacher apart: of a peaked student and a flat teacher
-// the sum of differences alone says too little about the student.
+// this form. Beyond that, exponentials are summed for student and teacher apart, and the gradient is made of those with the
+// smaller sum, e, and of the differences: where one sum is thousands of times the other, it does not round the other off.
+//
+//   gradient = T (e (1 / S_s - 1 / S_t) + d / max(S_s, S_t)),  1 / S_s - 1 / S_t = -sum d / (S_s S_t)
 #pragma once
 
 #include "reduce.cuh"
@@ -21,6 +23,7 @@ struct HigherTops {
 // Exponentials below the maxima, their difference, and log2 of their ratio.
 struct KlTerms {
   float e_s, e_t, d, y;
+  float low;  // of e_s and e_t
 };
 
 // Of logits that lie `student` and `teacher` below their maxima, in units of log 2 as y is.
@@ -28,7 +31,7 @@ __device__ inline KlTerms kl_terms(float student, float teacher, float y) {
   const float high = power_of_two(fmaxf(student, teacher));
   const Power below = power_below_one(fabsf(y));  // y is NaN where both logits are -inf, and high is 0
   const float low = high * below.power;
-  return {y < 0.0f ? low : high, y > 0.0f ? low : high, copysignf(high * below.complement, y), y};
+  return {y < 0.0f ? low : high, y > 0.0f ? low : high, copysignf(high * below.complement, y), y, low};
 }
 
 __device__ inline KlTerms kl_terms(float s, float t, KlTops top, float rate) {
@@ -98,11 +101,16 @@ struct MergeOnline {
   }
 };
 
-// The gradient of a position: factor * (d - rho * e_t), or `factor` throughout where rho is NaN.
+// What the gradient of a position multiplies e and d by.
 struct KlSlope {
-  float rho, factor;
+  float of_e, of_d;
 
-  __device__ float of(float e_t, float d) const { return isnan(rho) ? factor : (d - rho * e_t) * factor; }
+  __device__ static KlSlope throughout(float value) { return {not_a_number(), value}; }
+  // `low` is the lower of e_s and e_t.
+  __device__ float of(float low, float d) const {
+    const float e = low + fmaxf(of_e > 0.0f ? d : -d, 0.0f);
+    return isnan(of_e) ? of_d : fmaf(e, of_e, d * of_d);
+  }
 };
 
 struct KlOutcome {
@@ -115,14 +123,15 @@ __device__ inline float kl_rate(const KlDivProblem& p) { return kLog2E / p.tempe
 __device__ inline KlOutcome kl_outcome(const KlOnline& all, float weight, const KlDivProblem& p) {
   const auto& [top, sums] = all;
   const float none = -infinity();
-  if (weight == 0.0f || top.student == none || top.teacher == none) return {0.0f, {not_a_number(), 0.0f}};
+  if (weight == 0.0f || top.student == none || top.teacher == none) return {0.0f, KlSlope::throughout(0.0f)};
   if (!(fmaxf(top.student, top.teacher) < infinity()) || isnan(top.student) || isnan(top.teacher)) {
-    return {not_a_number(), {not_a_number(), not_a_number()}};
+    return {not_a_number(), KlSlope::throughout(not_a_number())};
   }
-  const float rho = sums.d / sums.e_t;
-  const float log = fabsf(rho) < 0.5f ? log1pf(rho) : logf(sums.e_s / sums.e_t);
-  const float value = fmaxf(log - kLn2 * sums.y / sums.e_t, 0.0f) * p.temperature * p.temperature;
-  return {weight * value, {rho, weight * p.temperature * p.gradient_scale / sums.e_s}};
+  const float per_s = 1.0f / sums.e_s, per_t = 1.0f / sums.e_t, rho = sums.d * per_t;
+  const float log = fabsf(rho) < 0.5f ? log1pf(rho) : logf(sums.e_s * per_t);
+  const float value = fmaxf(log - kLn2 * sums.y * per_t, 0.0f) * p.temperature * p.temperature;
+  const float factor = weight * p.temperature * p.gradient_scale;
+  return {weight * value, {-rho * per_s * factor, fminf(per_s, per_t) * factor}};
 }
 
 }  // namespace detkd

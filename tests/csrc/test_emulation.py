@@ -60,12 +60,16 @@ def test_kl_div_against_float64(emulation: Emulation, shape: tuple[int, int, int
             assert_close("gradient", got, slope, slope, BOUNDS[dtype])
 
 
-@pytest.mark.parametrize("shape", [(3, 1000, 1), (3, 24000, 1), (2, 100, 8), (2, 300, 8)])
+@pytest.mark.parametrize("shape", [(3, 1000, 1), (3, 10000, 1), (2, 100000, 1), (2, 100, 8), (2, 300, 8), (1, 50000, 8)])
 @pytest.mark.parametrize("peaked", ["student", "teacher"])
-def test_kl_div_of_a_peak_and_a_plain(emulation: Emulation, shape: tuple[int, int, int], peaked: str) -> None:
+@pytest.mark.parametrize("height", [10.0, 30.0])
+def test_kl_div_of_a_peak_and_a_plain(
+    emulation: Emulation, shape: tuple[int, int, int], peaked: str, height: float
+) -> None:
     """The sum of exponentials of one is thousands of times that of the other."""
+    torch.manual_seed(0)
     plain, peak = 0.01 * torch.randn(shape), torch.randn(shape)
-    peak[:, shape[1] // 2] = 30.0
+    peak[:, shape[1] // 2] = height
     student, teacher = (peak, plain) if peaked == "student" else (plain, peak)
     rows, scale, slope = reference(student, teacher, 1, 1.0)
     loss, gradient = emulation.kl_div(student, teacher, 1.0, None, False)
@@ -173,6 +177,17 @@ def test_feature_maps_against_float64(
     loss, gradient = emulation.on_maps(name, student, teacher, weight, *options)
     assert_close("loss", loss, expected.detach(), expected.detach(), BOUNDS[torch.float32])
     assert_close("gradient", gradient, slope, slope, BOUNDS[dtype])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(256, 40 * 40), (128, 80 * 80)])
+@pytest.mark.parametrize(("op", "options"), [("attention_transfer", (2.0,)), ("attention_mse", (0.5, 0.1))])
+def test_scratch_is_a_twentieth_of_the_gradient(
+    emulation: Emulation, op: str, options: tuple[float, ...], shape: tuple[int, int], dtype: torch.dtype
+) -> None:
+    maps = torch.ones(1, *shape, dtype=dtype)
+    _, gradient = emulation.on_maps(op, maps, maps, None, *options)
+    assert emulation.workspace() < 0.05 * gradient.nbytes
 
 
 def test_attention_transfer_takes_other_channel_counts(emulation: Emulation) -> None:

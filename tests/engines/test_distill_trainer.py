@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -281,51 +277,6 @@ def test_mixed_precision_keeps_losses_in_float32(dtype: torch.dtype) -> None:
     assert result.weights["bckd"] > 0
     (task + result.loss).backward()
     assert all(torch.isfinite(p.grad).all() for p in student.parameters() if p.grad is not None)
-
-
-def test_two_processes_give_what_one_gives(resolved: Path, tmp_path: Path) -> None:
-    """On pictures that are all alike, where neither batch statistics nor normalisers depend on the split."""
-    root, alike = Path(yaml.safe_load(resolved.read_text())["path"]), tmp_path / "alike"
-    for split in ("train", "val"):
-        for kind in ("images", "labels"):
-            (alike / kind / split).mkdir(parents=True)
-        for index in range(8):
-            shutil.copy(root / "images" / "train" / "0.png", alike / "images" / split / f"{index}.png")
-            # As large as an untrained student's boxes, or its targets would sum up to less than the 1 they are clamped to.
-            (alike / "labels" / split / f"{index}.txt").write_text("0 0.5 0.5 1 1\n1 0.5 0.5 0.9 0.9")
-    write_data(tmp_path / "alike.yaml", alike)
-    student, teacher = build("yolo11n"), build("yolov8n")
-    for branch in teacher.model[-1].cv3:
-        branch[-1].bias.data.zero_()  # a teacher without any score would count as one positive however large the batch is
-    for name, model in (("student", student), ("teacher", teacher)):
-        torch.save({"model": model, "train_args": {"task": "detect", "imgsz": 64}}, tmp_path / f"{name}.pt")
-
-    def run(processes: int, data: Path, *terms: str) -> list[dict[str, Any]]:
-        folder = tmp_path / f"{data.stem}-{processes}"
-        folder.mkdir()
-        job = {"data": str(data), "folder": str(folder), "processes": processes, "terms": {term: {} for term in terms}}
-        job |= {role: str(tmp_path / f"{role}.pt") for role in ("student", "teacher")}
-        script = [str(Path(__file__).with_name("distributed_main.py")), json.dumps(job)]
-        launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else []
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
-        command = [sys.executable, *launch, *script]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr[-3000:]
-        return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(processes)]
-
-    (one,), (first, second) = (run(count, tmp_path / "alike.yaml", "bckd", "at") for count in (1, 2))
-    assert first["weights"] == pytest.approx(one["weights"], rel=1e-3)
-    start = {name: value.float() for name, value in student.named_parameters()}
-    moved = sum((one["student"][name] - value).square().sum() for name, value in start.items())
-    apart = sum((one["student"][name] - first["student"][name]).square().sum() for name in start)
-    assert moved > 0
-    assert apart < 1e-4 * moved
-
-    first, second = run(2, resolved, "bckd", "score_l2")  # unlike pictures: the processes must still agree
-    assert first["aligners"]
-    for name, value in first["aligners"].items():
-        assert torch.equal(second["aligners"][name], value), name
-    assert first["weights"] == second["weights"]
 
 
 @pytest.mark.parametrize("file_format", ["torchscript", "onnx"])

@@ -83,6 +83,60 @@ def test_backends_agree(shape: tuple[int, ...], device: str) -> None:
     torch.testing.assert_close(got_grad, expected_grad, rtol=1e-4, atol=1e-8)
 
 
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("classes", [19, 80, 1000, 10_000, 100_000])
+@pytest.mark.parametrize("peaked", ["student", "teacher", "both"])
+@pytest.mark.parametrize("height", [10.0, 25.0])
+@pytest.mark.parametrize("layout", ["rows", "columns"])
+def test_against_float64_where_one_is_peaked(layout: str, height: float, peaked: str, classes: int, device: str) -> None:
+    """The sum of exponentials of one is up to thousands of times that of the other, most are tiny beside the largest."""
+    torch.manual_seed(0)
+
+    def logits(has_peak: bool) -> Tensor:
+        x = torch.rand(4, classes)
+        if has_peak:
+            x[torch.arange(4), torch.randint(classes, (4,))] = height
+        return x if layout == "rows" else x.T.contiguous()
+
+    dim = 1 if layout == "rows" else 0
+    student, teacher = logits(peaked != "teacher").requires_grad_(), logits(peaked != "student")
+    positions = kl_div(student.to(device), teacher.to(device), dim, reduction="none", backend="fused").cpu()
+    positions.sum().backward()
+    expected, scale, gradient = reference(student.detach(), teacher, dim, 1.0)
+    assert student.grad is not None
+    for i in range(4):
+        assert_close("loss", positions[i], expected[i], scale[i], BOUNDS[torch.float32])
+        slope, got = gradient.select(1 - dim, i), student.grad.select(1 - dim, i)
+        assert_close("gradient", got, slope, slope, BOUNDS[torch.float32])
+
+
+@pytest.mark.parametrize("dtype", list(BOUNDS))
+@pytest.mark.parametrize("dim", [0, 1])
+def test_against_float64_of_peaked_students_among_others(dim: int, dtype: torch.dtype) -> None:
+    """Positions that are worked on together: a peak, a neighbour of the teacher, one that is masked, a void."""
+    student, teacher = torch.rand(40, 300), torch.rand(40, 300)
+    student[::4, 7] = 20.0
+    student[1::4] = teacher[1::4] + 1e-2 * torch.randn(10, 300)
+    student[2::4, 5], weight = 30.0, torch.ones(40)
+    weight[2::4] = 0.0
+    student[3::8] = -INF
+    if dim == 0:
+        student, teacher = student.T.contiguous(), teacher.T.contiguous()
+    student, teacher = student.to(dtype).requires_grad_(), teacher.to(dtype)
+    positions = kl_div(student, teacher, dim, 1.0, weight, "none", "fused")
+    positions.sum().backward()
+    expected, scale, gradient = reference(student.detach(), teacher, dim, 1.0)
+    assert student.grad is not None
+    for i in range(40):
+        slope, got = gradient.select(1 - dim, i), student.grad.select(1 - dim, i)
+        if i % 4 == 2 or i % 8 == 3:
+            assert positions[i] == 0
+            assert not got.any()
+        else:
+            assert_close("loss", positions[i], expected[i], scale[i], BOUNDS[torch.float32])
+            assert_close("gradient", got, slope, slope, BOUNDS[dtype])
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("dtype", list(BOUNDS))
 def test_strided_input_weights_and_reductions(backend: str, dtype: torch.dtype) -> None:

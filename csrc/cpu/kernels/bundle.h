@@ -67,6 +67,11 @@ template <typename A, typename B>
 DETKD_INLINE inline auto with_sign_of(const A& a, const B& b) {
   return side_by_side([](V x, V y) { return with_sign_of(x, y); }, a, b);
 }
+template <typename A, typename B, typename C>
+  requires Bundled<A, B, C>
+DETKD_INLINE inline auto where_negative(const A& sign, const B& yes, const C& no) {
+  return side_by_side([](V x, V y, V z) { return where_negative(x, y, z); }, sign, yes, no);
+}
 template <int K>
 DETKD_INLINE inline Bundle<K> negative_abs(const Bundle<K>& a) {
   return side_by_side([](V x) { return negative_abs(x); }, a);

@@ -45,22 +45,19 @@ DETKD_INLINE inline X exp2(const X& x, const Rate& rate) {
 
 template <typename X>
 struct Power {
-  X power, complement;  // 2^x and 1 - 2^x
+  X power, complement;  // a 2^x and a (1 - 2^x)
 };
 
-// 2^(x * rate) and 1 - 2^(x * rate) for x <= 0: both accurate relative to themselves, also where x is small. -inf has
+// a 2^(x * rate) and a (1 - 2^(x * rate)) for x <= 0: both accurate relative to themselves, also where x is small. -inf has
 // power 0, NaN stays NaN.
 template <typename X>
-DETKD_INLINE inline Power<X> power_of_two(const X& x, const Rate& rate) {
+DETKD_INLINE inline Power<X> split_by_power(const X& a, const X& x, const Rate& rate) {
   const Octaves<X> at = octaves(x, rate);
-  const X more = power_slope(at.fraction) * at.fraction;
-  return {fma(at.whole, more, at.whole), (set(1.0f) - at.whole) - at.whole * more};
+  const X more = power_slope(at.fraction) * at.fraction, near = a * at.whole;
+  return {fma(near, more, near), (a - near) - near * more};
 }
 
-template <typename X>
-DETKD_INLINE inline X one_minus_exp2(const X& x, const Rate& rate) {
-  return power_of_two(x, rate).complement;
-}
+inline Power<V> power_of_two(V x, const Rate& rate) { return split_by_power(set(1.0f), x, rate); }
 
 // log(m) + more for m in [3/4, 3/2), f = m - 1.
 inline V log_near_one(V f, V more) {

@@ -46,12 +46,23 @@ struct ColumnGroup {
   }
 
   Sums sums(const Rate& rate) const {
-    Sums all = Sums::zero();
-    for (int64_t begin = 0; begin < p.classes; begin += kBlock) {
-      // Summed in blocks: thousands of classes in one lane would lose digits to a single running sum.
-      all.add(sums_of_block(begin, std::min(begin + kBlock, p.classes), rate));
-    }
-    return all;
+    return sum_blocks(p.classes, [&](int64_t begin, int64_t end) DETKD_INLINE {
+      Sums sums = Sums::zero();
+      for_bundles<2>(begin, end, [&](auto at) DETKD_INLINE {
+        const auto term = terms(at, rate);
+        sums.add(term);
+        if (kept != nullptr) keep(kept, at, term);
+      });
+      return sums;
+    });
+  }
+
+  V student_sums(M /*peaked*/, const Rate& rate) const {
+    return sum_blocks(p.classes, [&](int64_t begin, int64_t end) DETKD_INLINE {
+      V sum = set(0.0f);
+      for (int64_t c = begin; c < end; ++c) sum = sum + student_exponentials(At<1>{c}, rate).parts[0];
+      return sum;
+    });
   }
 
   void write_gradient(const Outcome& outcome, const Rate& rate) const {
@@ -68,8 +79,6 @@ struct ColumnGroup {
   }
 
  private:
-  static constexpr int64_t kBlock = 64;
-
   template <int K>
   DETKD_INLINE Bundle<K> fetch(const T* from, int64_t stride, At<K> at) const {
     Bundle<K> x;
@@ -82,19 +91,19 @@ struct ColumnGroup {
     return kl_terms(fetch(student, student_stride, at), fetch(teacher, teacher_stride, at), top, rate);
   }
 
-  Sums sums_of_block(int64_t begin, int64_t end, const Rate& rate) const {
-    Sums sums = Sums::zero();
-    for_bundles<2>(begin, end, [&](auto at) DETKD_INLINE {
-      const auto term = terms(at, rate);
-      sums.add(term);
-      if (kept != nullptr) keep(kept, at, term);
-    });
-    return sums;
+  template <int K>
+  DETKD_INLINE Bundle<K> student_exponentials(At<K> at, const Rate& rate) const {
+    return student_exponential(fetch(student, student_stride, at), top, rate);
   }
 
   template <int K>
   DETKD_INLINE Bundle<K> slope_of(At<K> at, const Outcome& outcome, const Rate& rate) const {
-    return kl_slope(kept != nullptr ? recall(kept, at) : terms(at, rate), outcome.rho, outcome.factor);
+    auto term = kept != nullptr ? recall(kept, at) : terms(at, rate);
+    if (any(outcome.peaked)) {
+      const auto e_s = student_exponentials(at, rate);
+      for (int k = 0; k < K; ++k) term.d.parts[k] = select(outcome.peaked, e_s.parts[k], term.d.parts[k]);
+    }
+    return kl_slope(term, outcome.rho, outcome.factor);
   }
 };
 

@@ -12,15 +12,21 @@ constexpr int64_t kKept = 40960;  // logits of a group whose e_t and d are kept:
 struct Outcome {
   V value, rho, factor;  // gradient = factor * (d - rho * e_t)
   M counts;              // others (weight 0, or no finite logit) have value and gradient 0
+  M peaked;              // of these d is e_s, and rho is S_s / S_t: the difference of two probabilities
 };
 
-inline Outcome kl_outcome(const Sums& sums, M counts, V weight, const KlDivProblem& p) {
-  const V per_t = set(1.0f) / sums.e_t, rho = sums.d * per_t;
+// Whether the student's sum is so much smaller than the teacher's that it has lost digits as their difference. It is summed
+// anew then; and as such a student is far from its teacher, the difference of their probabilities loses nothing.
+inline M is_peaked(const Sums& sums) { return less((sums.e_t + sums.d) * set(8.0f), sums.e_t); }
+
+inline Outcome kl_outcome(const Sums& sums, V sum_s, M peaked, M counts, V weight, const KlDivProblem& p) {
+  const V per_t = set(1.0f) / sums.e_t, per_s = set(1.0f) / sum_s;
+  const V log_ratio = with_sign_of(log1p(abs(sums.d) * max(per_s, per_t)), sums.d);
   // The maximum of 0 and NaN is NaN.
-  const V divergence = max(set(0.0f), log1p(rho) - sums.y * per_t * set(1.0f / p.temperature));
+  const V divergence = max(set(0.0f), log_ratio - sums.y * per_t * set(1.0f / p.temperature));
   const V value = divergence * set(p.temperature * p.temperature) * weight;
-  const V factor = set(p.temperature * p.gradient_scale) / (sums.e_t + sums.d) * weight;
-  return {select(counts, value, set(0.0f)), rho, factor, counts};
+  const V factor = set(p.temperature * p.gradient_scale) * per_s * weight;
+  return {select(counts, value, set(0.0f)), select(peaked, sum_s, sums.d) * per_t, factor, counts, peaked};
 }
 
 template <typename T>
@@ -43,7 +49,11 @@ double kl_div_group(Group& group, const KlDivProblem& p) {
     for (int i = 0; i < kWidth; ++i) voids[i] = lane(counts, i) && group.is_void(i) ? 0.0f : 1.0f;
     counts = both(counts, differ(load(voids), set(0.0f)));
   }
-  const Outcome outcome = kl_outcome(group.sums(rate), counts, weight, p);
+  const Sums sums = group.sums(rate);
+  const M peaked = both(counts, is_peaked(sums));
+  V sum_s = sums.e_t + sums.d;
+  if (any(peaked)) sum_s = select(peaked, group.student_sums(peaked, rate), sum_s);
+  const Outcome outcome = kl_outcome(sums, sum_s, peaked, counts, weight, p);
   if (p.gradient != nullptr) group.write_gradient(outcome, rate);
   return group.deliver(outcome.value);
 }

@@ -57,6 +57,13 @@ class RowGroup {
     return {reduce_rows<Sum>(e_t), reduce_rows<Sum>(d), reduce_rows<Sum>(y)};
   }
 
+  // Of the rows that are peaked.
+  V student_sums(M peaked, const Rate& rate) const {
+    V e_s[kWidth];
+    for (int r = 0; r < kWidth; ++r) e_s[r] = lane(peaked, r) ? student_sum_of(r, rate) : set(0.0f);
+    return reduce_rows<Sum>(e_s);
+  }
+
   void write_gradient(const Outcome& outcome, const Rate& rate) {
     float rho[kWidth], factor[kWidth];
     store(rho, outcome.rho);
@@ -67,6 +74,13 @@ class RowGroup {
       const auto kept_terms = [&](auto at) DETKD_INLINE { return recall(kept[r], at); };
       if (!lane(outcome.counts, r)) {
         std::fill_n(gradient[r], p.classes, T{});
+      } else if (lane(outcome.peaked, r)) {
+        const Tops top = top_of(r);
+        write<false>(gradient[r], by_rho, by_factor, [&](auto at) DETKD_INLINE {
+          auto term = terms(r, at, top, rate);
+          term.d = student_exponential(fetch(student[r], at), top, rate);
+          return term;
+        });
       } else if (kept[r] == nullptr) {
         const Tops top = top_of(r);
         write<false>(gradient[r], by_rho, by_factor, [&](auto at) DETKD_INLINE { return terms(r, at, top, rate); });
@@ -105,13 +119,29 @@ class RowGroup {
   Sums sums_of(int r, const Rate& rate) const {
     const Tops top = top_of(r);
     float* to = kept[r];
-    Sums sums = Sums::zero();
-    for_row<2>([&](auto at) DETKD_INLINE {
+    const auto add_to = [&](Sums& sums, auto at) DETKD_INLINE {
       const auto term = terms(r, at, top, rate);
       sums.add(term);
       if constexpr (kKeep) keep(to, at, term);
+    };
+    Sums sums = sum_blocks(whole, [&](int64_t begin, int64_t end) DETKD_INLINE {
+      Sums block = Sums::zero();
+      for_bundles<2>(begin, end, [&](auto at) DETKD_INLINE { add_to(block, at); });
+      return block;
     });
+    if (has_tail()) add_to(sums, Tail{{whole}});
     return sums;
+  }
+
+  V student_sum_of(int r, const Rate& rate) const {
+    const Tops top = top_of(r);
+    const auto of = [&](auto at) DETKD_INLINE { return student_exponential(fetch(student[r], at), top, rate).parts[0]; };
+    V sum = sum_blocks(whole, [&](int64_t begin, int64_t end) DETKD_INLINE {
+      V block = set(0.0f);
+      for (int64_t i = begin; i < end; ++i) block = block + of(At<1>{i});
+      return block;
+    });
+    return has_tail() ? sum + of(Tail{{whole}}) : sum;
   }
 
   // Whether the row consists of whole vectors that may be written past the caches; those of 16-bit types are half a line.
@@ -133,12 +163,13 @@ class RowGroup {
   }
 
   struct Tail : At<1> {};  // what is left of a row after its whole vectors
+  bool has_tail() const { return whole * kWidth < p.classes; }
 
   // Calls body for all vectors of a row, K at a time.
   template <int K, typename Body>
   DETKD_INLINE void for_row(const Body& body) const {
     for_bundles<K>(0, whole, body);
-    if (whole * kWidth < p.classes) body(Tail{{whole}});
+    if (has_tail()) body(Tail{{whole}});
   }
 
   template <int K>

@@ -1,11 +1,14 @@
 // detkd::kl_div on vectors, in namespace detkd::DETKD_ISA; see ops/problem.h for what it computes.
 //
-// e_t and e_s are the teacher's and the student's exponentials below their maxima. Loss and gradient need their
-// difference d = e_s - e_t; it is taken from y = log(e_s / e_t) * T without cancellation, so that a student that nearly
-// equals its teacher keeps full accuracy: with rho = sum d / sum e_t = (sum e_s) / (sum e_t) - 1,
+// e_t and e_s are the teacher's and the student's exponentials below their maxima, S_t and S_s their sums. Loss and
+// gradient need their difference d = e_s - e_t; it is taken from y = log(e_s / e_t) * T without cancellation, so that a
+// student that nearly equals its teacher keeps full accuracy: with rho = sum d / S_t = S_s / S_t - 1,
 //
-//   loss     = T^2 (log1p(rho) - sum e_t y / (T sum e_t))
-//   gradient = T (d - rho e_t) / sum e_s
+//   loss     = T^2 (log(S_s / S_t) - sum e_t y / (T S_t)),  |log(S_s / S_t)| = log1p(|sum d| / min(S_s, S_t))
+//   gradient = T (d - rho e_t) / S_s
+//
+// S_s is S_t + sum d, which is nothing but rounding, and rho nothing but -1, where the student is far more peaked than its
+// teacher; kl_div_group.h says what becomes of it there.
 #pragma once
 
 #include "exponentials.h"
@@ -30,9 +33,17 @@ DETKD_INLINE inline Terms<X> kl_terms(const X& s, const X& teacher, const Tops& 
   Terms<X> out;
   out.y = (s - t) - top.difference;
   const X high = exp2(max(s - top.student, t - top.teacher), rate);
-  out.d = with_sign_of(high * one_minus_exp2(negative_abs(out.y), rate), out.y);
-  out.e_t = high - max(out.d, set(0.0f));
+  const Power<X> parts = split_by_power(high, negative_abs(out.y), rate);
+  out.d = with_sign_of(parts.complement, out.y);
+  // Not high - d: a teacher's exponentials far below the student's would keep nothing but its rounding.
+  out.e_t = where_negative(out.y, high, parts.power);
   return out;
+}
+
+// e_s without e_t.
+template <typename X>
+DETKD_INLINE inline X student_exponential(const X& s, const Tops& top, const Rate& rate) {
+  return exp2(s - top.student, rate);
 }
 
 struct Sums {
@@ -51,12 +62,24 @@ struct Sums {
     }
   }
 
-  void add(const Sums& other) {
-    e_t = e_t + other.e_t;
-    d = d + other.d;
-    y = y + other.y;
-  }
+  Sums operator+(const Sums& other) const { return {e_t + other.e_t, d + other.d, y + other.y}; }
 };
+
+// The sum over terms [0, end), end > 0, of which block(begin, end) sums some: added in pairs, as a single running sum of
+// thousands that has met the largest would round off what comes after it.
+template <typename Block>
+DETKD_INLINE inline auto sum_blocks(int64_t end, const Block& block) {
+  constexpr int64_t kBlock = 32;
+  decltype(block(0, end)) waiting[48];  // sums of 2^k blocks each, k falling
+  int count = 0;
+  for (int64_t begin = 0;; begin += kBlock) {
+    auto sums = block(begin, std::min(begin + kBlock, end));
+    const bool last = begin + kBlock >= end;
+    for (int64_t done = begin / kBlock; count > 0 && (last || done % 2 == 1); done /= 2) sums = sums + waiting[--count];
+    if (last) return sums;
+    waiting[count++] = sums;
+  }
+}
 
 // e_t and d wait for the gradient side by side.
 template <int K>

@@ -37,6 +37,8 @@ inline M both(M a, M b) { return _mm256_and_ps(a, b); }
 inline bool any(M mask) { return _mm256_movemask_ps(mask) != 0; }
 inline bool lane(M mask, int i) { return _mm256_movemask_ps(mask) >> i & 1; }
 inline V select(M mask, V yes, V no) { return _mm256_blendv_ps(no, yes, mask); }
+// By the sign bit, also of -0 and NaN.
+inline V where_negative(V sign, V yes, V no) { return _mm256_blendv_ps(no, yes, sign); }
 inline V fma_where(M mask, V a, V b, V c) { return select(mask, fma(a, b, c), c); }
 
 // Splits a > 0 into m * 2^n with m in [3/4, 3/2).

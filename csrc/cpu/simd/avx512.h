@@ -46,6 +46,10 @@ inline M both(M a, M b) { return static_cast<M>(a & b); }
 inline bool any(M mask) { return mask != 0; }
 inline bool lane(M mask, int i) { return mask >> i & 1; }
 inline V select(M mask, V yes, V no) { return _mm512_mask_blend_ps(mask, no, yes); }
+// By the sign bit, also of -0 and NaN.
+inline V where_negative(V sign, V yes, V no) {
+  return select(_mm512_movepi32_mask(_mm512_castps_si512(sign)), yes, no);
+}
 inline V fma_where(M mask, V a, V b, V c) { return _mm512_mask3_fmadd_ps(a, b, c, mask); }  // c elsewhere
 
 inline M first(int64_t n) { return static_cast<M>((1u << n) - 1); }

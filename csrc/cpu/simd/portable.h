@@ -40,6 +40,10 @@ inline M either(M a, M b) { return a | b; }
 inline M both(M a, M b) { return a & b; }
 inline bool any(M mask) { return (mask[0] | mask[1] | mask[2] | mask[3]) != 0; }
 inline bool lane(M mask, int i) { return mask[i] != 0; }
+// By the sign bit, also of -0 and NaN.
+inline V where_negative(V sign, V yes, V no) {
+  return select(reinterpret_cast<M>(sign) < 0, yes, no);
+}
 inline V fma_where(M mask, V a, V b, V c) { return select(mask, fma(a, b, c), c); }
 
 // Splits a > 0 into m * 2^n with m in [3/4, 3/2).

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -70,19 +71,24 @@ class PictureViews:
 
     def fingerprint(self) -> dict[str, dict[str, Any]]:
         """What the pictures depend on, apart from their address; labels too, since some transforms look at them."""
-        images = self.pictures.images
-        with ThreadPoolExecutor() as pool:
-            files = list(pool.map(lambda image: digest(image.path.read_bytes()), images))
-        labels = [digest(image.boxes.tobytes() + image.classes.tobytes() + image.crowd.tobytes()) for image in images]
         import cv2
 
         libraries = {name: version(name) for name in ("albumentations", "albucore", "numpy", "pillow")}
         return {
-            "data": {
-                "images": len(images),
-                "pictures": digest("".join(files).encode()),
-                "labels": digest("".join(labels).encode()),
-            },
+            "data": self._data,
             "transform": {"augment": list(self._steps), **libraries, "opencv": cv2.__version__},
             "input": {"imgsz": self.pictures.augmentation.imgsz},
+        }
+
+    @cached_property
+    def _data(self) -> dict[str, Any]:
+        """Digests of all images and labels, taken once: each of several cached teachers asks for them."""
+        images = self.pictures.images
+        with ThreadPoolExecutor() as pool:
+            files = list(pool.map(lambda image: digest(image.path.read_bytes()), images))
+        labels = [digest(image.boxes.tobytes() + image.classes.tobytes() + image.crowd.tobytes()) for image in images]
+        return {
+            "images": len(images),
+            "pictures": digest("".join(files).encode()),
+            "labels": digest("".join(labels).encode()),
         }

@@ -11,6 +11,7 @@ import hashlib
 import random
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -139,17 +140,22 @@ class Views(Dataset[Any]):
 
         Labels are part of it: some transforms look at them, such as copy-paste.
         """
+        return {
+            "data": self._data,
+            "transform": {name: getattr(self.args, name, None) for name in AUGMENTATION} | _versions(),
+            "input": {"imgsz": self.args.imgsz},
+        }
+
+    @cached_property
+    def _data(self) -> dict[str, Any]:
+        """Digests of all images and labels, taken once: each of several cached teachers asks for them."""
         with ThreadPoolExecutor() as pool:
             pictures = list(pool.map(lambda file: digest(Path(file).read_bytes()), self.dataset.im_files))
         labels = (label[key] for label in self.dataset.labels for key in ("cls", "bboxes", "segments"))
         return {
-            "data": {
-                "images": len(pictures),
-                "pictures": digest("".join(pictures).encode()),
-                "labels": digest("".join(_digest_arrays(label) for label in labels).encode()),
-            },
-            "transform": {name: getattr(self.args, name, None) for name in AUGMENTATION} | _versions(),
-            "input": {"imgsz": self.args.imgsz},
+            "images": len(pictures),
+            "pictures": digest("".join(pictures).encode()),
+            "labels": digest("".join(_digest_arrays(label) for label in labels).encode()),
         }
 
     def _at(self, stage: str) -> Views:

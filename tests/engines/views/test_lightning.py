@@ -73,6 +73,13 @@ def test_the_fingerprint_names_what_the_pictures_depend_on(data: Path, tmp_path:
     assert views_of(data, train={"imgsz": 96}).fingerprint()["input"] != first["input"]
 
 
+def test_images_are_read_once_however_many_teachers_ask(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    views, read, opened = views_of(data), Path.read_bytes, []
+    monkeypatch.setattr(Path, "read_bytes", lambda self: opened.append(self.name) or read(self))
+    assert views.fingerprint() == views.fingerprint()
+    assert sorted(opened) == [f"{index}.png" for index in range(4)]
+
+
 def test_a_teachers_cache_is_made_and_read(data: Path, tmp_path: Path) -> None:
     student, _ = build_yolo(ModelConfig(model="yolov5n.yaml", width=0.0625), NAMES, role="student")
     config = parse_distillation({"teacher": {"cache": str(tmp_path / "cache"), "views": 2}, "terms": {"pkd": {}}})

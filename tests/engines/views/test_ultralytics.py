@@ -181,6 +181,13 @@ def test_each_part_of_the_fingerprint_answers_for_its_own(polygons: Path) -> Non
     assert after["data"]["images"] == IMAGES // 2
 
 
+def test_images_are_read_once_however_many_teachers_ask(polygons: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset, read, opened = views(polygons), Path.read_bytes, []
+    monkeypatch.setattr(Path, "read_bytes", lambda self: opened.append(self.name) or read(self))
+    assert dataset.fingerprint() == dataset.fingerprint()
+    assert sorted(opened) == [f"{index}.png" for index in range(IMAGES)]
+
+
 def test_what_cannot_be_replayed_is_refused(polygons: Path) -> None:
     with pytest.raises(ConfigError) as error:
         views(polygons, multi_scale=0.5, rect=True, time=1.0)
