@@ -2,11 +2,13 @@
 
     python tools/bench_step.py [--student yolov5n.yaml] [--width 0.0625] [--teacher yolov5n.yaml] [--imgsz 256] [--batch 16]
         [--terms bckd,ld] [--threads N] [--rounds N] [--output benchmarks]
+    python tools/bench_step.py --student fasterrcnn_mobilenet_v3_small_fpn --teacher fasterrcnn_yolov5n_fpn --width 0.25
 
-Steps are forward, loss and backward on one random batch, as ultralytics' trainer runs them, but for the optimizer.
+Steps are forward, loss and backward on one random batch, as the student's trainer runs them, but for the optimizer. The
+forward pass of a two-stage teacher has its second stage on as many regions as the student trains on.
 Contestants take turns, so that a change of the machine's mood meets them all; figures are medians over whole cycles of
-eight steps, because `gradient_ratio` measures on every eighth where gradients move, and here always. Writes step-cpu.json
-and prints a table.
+eight steps, because `gradient_ratio` measures on every eighth where gradients move, and here always. Writes
+step-cpu-FAMILY.json and prints a table.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ import torch
 
 from detkd.cli import run
 from detkd.memory import keep_freed_memory
+from detkd.types import Targets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from detkd.balance import GradientRatio
+    from detkd.distiller import Distiller
     from detkd.teachers.store import View
 
 CLASSES = ("a", "b", "c")
@@ -40,24 +44,83 @@ CYCLE = 8  # steps from one measurement of gradient_ratio to the next where grad
 PLAIN, TEACHER, CACHED = "student alone", "teacher's forward", "detkd, teacher from a cache"
 
 
-def random_batch(size: int, imgsz: int) -> dict[str, torch.Tensor]:
-    """A batch as ultralytics' loader gives it."""
-    count = size * OBJECTS
-    return {
-        "img": torch.rand(size, 3, imgsz, imgsz),
-        "cls": torch.randint(0, len(CLASSES), (count, 1)).float(),
-        "bboxes": torch.cat((torch.rand(count, 2) * 0.8 + 0.1, torch.full((count, 2), 0.15)), 1),
-        "batch_idx": torch.arange(size).repeat_interleave(OBJECTS).float(),
+def random_labels(size: int, imgsz: int) -> Targets:
+    """Boxes and classes of a batch of random pictures."""
+    centre, side = torch.rand(size, OBJECTS, 2) * 0.8 + 0.1, torch.tensor([0.075, 0.075])
+    boxes = torch.cat((centre - side, centre + side), -1) * imgsz
+    return Targets(boxes, torch.randint(0, len(CLASSES), (size, OBJECTS)))
+
+
+def yolo_step(model: Any, images: torch.Tensor, labels: Targets, distiller: Distiller | None) -> Callable[[], None]:
+    """A training step as ultralytics' trainer makes it."""
+    from detkd.engines.distilling.ultralytics import DistillationCriterion
+    from detkd.engines.weight_log import WeightLog
+
+    x1, y1, x2, y2 = (labels.boxes.flatten(0, 1) / images.shape[-1]).unbind(-1)
+    batch = {
+        "img": images,
+        "cls": labels.classes.flatten()[:, None].float(),
+        "bboxes": torch.stack(((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1), -1),
+        "batch_idx": torch.arange(len(images)).repeat_interleave(OBJECTS).float(),
+        "views": views_of(images),
     }
-
-
-def step(model: nn.Module, batch: dict[str, torch.Tensor]) -> Callable[[], None]:
-    """A training step of a model of ultralytics on a batch."""
+    if distiller is not None:
+        model.criterion = DistillationCriterion(model.init_criterion(), distiller, WeightLog())
 
     def once() -> None:
         loss, _ = model(batch)
         loss.sum().backward()
         model.zero_grad()
+
+    return once
+
+
+def torchvision_step(
+    model: nn.Module, images: torch.Tensor, labels: Targets, distiller: Distiller | None
+) -> Callable[[], None]:
+    """A training step as the Lightning engine makes it."""
+    targets = [{"boxes": boxes, "labels": classes + 1} for boxes, classes in zip(*vars(labels).values(), strict=True)]
+
+    def once() -> None:
+        loss = torch.stack(list(model(list(images), targets).values())).sum()
+        if distiller is not None:
+            loss = loss + distiller(images, labels, loss, views_of(images)).loss
+        loss.backward()
+        model.zero_grad()
+
+    return once
+
+
+STEPS = {"yolo": yolo_step, "torchvision": torchvision_step}
+
+
+def views_of(images: torch.Tensor) -> list[View]:
+    """The address of each picture of the batch."""
+    from detkd.teachers.store import View
+
+    return [View("full", 0, image) for image in range(len(images))]
+
+
+def teacher_forward(model: nn.Module, student: nn.Module, images: torch.Tensor, labels: Targets) -> Callable[[], Any]:
+    """The forward pass that distillation needs of a teacher."""
+    from detkd.adapters.base import TwoStageAdapter
+    from detkd.adapters.families import make_adapter
+
+    model.eval()
+    own, other = make_adapter(student), make_adapter(model)
+    if not (isinstance(own, TwoStageAdapter) and isinstance(other, TwoStageAdapter)):
+        return torch.no_grad()(functools.partial(model, images.contiguous(memory_format=torch.channels_last)))
+    own.attach()
+    torchvision_step(student, images, labels, None)()
+    regions = own.take_outputs().regions
+    own.detach()
+    other.attach()
+
+    @torch.no_grad()
+    def once() -> None:
+        other.run(images.contiguous(memory_format=torch.channels_last))
+        size = (images.shape[2], images.shape[3])
+        other.classify(other.take_outputs().features, regions.proposals, size)
 
     return once
 
@@ -82,58 +145,60 @@ class Batch:
         return {}
 
 
-def contestants(arguments: argparse.Namespace, folder: Path) -> dict[str, Callable[[], None]]:
+def contestants(arguments: argparse.Namespace, folder: Path) -> dict[str, Callable[[], Any]]:
     """What takes turns, by its title; a cache is made in the folder."""
-    from detkd.adapters.ultralytics import import_ultralytics
-    from detkd.config import ModelConfig, parse_distillation
+    from detkd.config import DEFAULT_TERMS, TWO_STAGE, ModelConfig, parse_distillation
     from detkd.engines.distillation import build_distiller, cache_source
-    from detkd.engines.distilling.ultralytics import DistillationCriterion
-    from detkd.engines.weight_log import WeightLog
-    from detkd.models.ultralytics import build_yolo
+    from detkd.engines.families import build_model
     from detkd.teachers.making import CacheMaker
-    from detkd.teachers.store import View
 
-    import_ultralytics()
-    from ultralytics.cfg import get_cfg
-    from ultralytics.nn.distill_model import DistillationModel
+    spec = ModelConfig(model=arguments.student, width=arguments.width)
+    step = STEPS[spec.family]
+
+    def build(spec: ModelConfig, role: str, seed: int) -> Any:
+        torch.manual_seed(seed)
+        return build_model(spec, CLASSES, role=role, imgsz=arguments.imgsz)[0]
 
     def student() -> Any:
-        torch.manual_seed(0)
-        model: Any = build_yolo(ModelConfig(model=arguments.student, width=arguments.width), CLASSES, role="student")[0]
-        model.args = get_cfg(overrides={"imgsz": arguments.imgsz})
-        return model.train()
+        model = build(spec, "student", 0).train()
+        if spec.family == "yolo":
+            from ultralytics.cfg import get_cfg
+
+            model.args = get_cfg(overrides={"imgsz": arguments.imgsz})  # as its trainer tells it
+        return model
 
     def teacher() -> Any:
-        torch.manual_seed(1)
-        return build_yolo(ModelConfig(model=arguments.teacher), CLASSES, role="teacher")[0]
+        return build(ModelConfig(model=arguments.teacher), "teacher", 1)
 
-    batch: dict[str, Any] = random_batch(arguments.batch, arguments.imgsz)
-    batch["views"] = [View("full", 0, image) for image in range(arguments.batch)]
-    pictures = Batch(batch["img"])
-    steps = {PLAIN: step(student(), batch)}
+    images = torch.rand(arguments.batch, 3, arguments.imgsz, arguments.imgsz)
+    labels = random_labels(arguments.batch, arguments.imgsz)
+    terms: dict[str, Any] = DEFAULT_TERMS["two-stage" if arguments.student.startswith(TWO_STAGE) else "one-stage"]
+    if arguments.terms:
+        terms = {name: {} for name in arguments.terms.split(",")}
+    pictures = Batch(images)
+    steps: dict[str, Callable[[], Any]] = {
+        PLAIN: step(student(), images, labels, None),
+        TEACHER: teacher_forward(teacher(), student(), images, labels),
+    }
     for title, changes in (
         ("detkd", {}),
         ("detkd, teacher in bfloat16", {"precision": "bfloat16"}),
         (CACHED, {"cache": folder, "views": 1}),
     ):
         own, model = student(), teacher()
-        tree = {
-            "teacher": {"model": arguments.teacher, **changes},
-            "terms": {name: {} for name in arguments.terms.split(",")},
-        }
-        config = parse_distillation(tree)
+        config = parse_distillation({"teacher": {"model": arguments.teacher, **changes}, "terms": terms})
         if title == CACHED:
             source = cache_source(own, model, config.all_teachers[0], config, pictures)
             CacheMaker(source, folder, arguments.batch).make(lambda _: None)
         distiller = build_distiller(own, [model], config, arguments.imgsz, pictures)
         cast("GradientRatio", distiller.balance).longest = CYCLE
         distiller.attach()
-        own.criterion = DistillationCriterion(own.init_criterion(), distiller, WeightLog())
-        steps[title] = step(own, batch)
-        if not changes:
-            images = batch["img"].contiguous(memory_format=torch.channels_last)
-            steps[TEACHER] = torch.no_grad()(functools.partial(model, images))
-    steps["ultralytics' own (distill_model)"] = step(DistillationModel(teacher(), student()).train(), batch)
+        steps[title] = step(own, images, labels, distiller)
+    if spec.family == "yolo":
+        from ultralytics.nn.distill_model import DistillationModel
+
+        native = DistillationModel(teacher(), student()).train()
+        steps["ultralytics' own (distill_model)"] = yolo_step(native, images, labels, None)
     return steps
 
 
@@ -157,15 +222,15 @@ def measure(steps: dict[str, Callable[[], None]], rounds: int) -> dict[str, floa
 def main() -> None:
     """Parse the command line, measure, report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--student", default="yolov5n.yaml", metavar="YAML")
+    parser.add_argument("--student", default="yolov5n.yaml", metavar="MODEL", help="as student.model in a configuration")
     parser.add_argument("--width", type=float, default=0.0625, help="width multiple of the student")
-    parser.add_argument("--teacher", default="yolov5n.yaml", metavar="YAML")
+    parser.add_argument("--teacher", default="yolov5n.yaml", metavar="MODEL")
     parser.add_argument("--imgsz", type=int, default=256)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5, help="cycles of eight steps")
-    parser.add_argument("--terms", default="bckd", metavar="NAME,NAME", help="losses, with their defaults")
-    parser.add_argument("--output", type=Path, help="folder for step-cpu.json")
+    parser.add_argument("--terms", metavar="NAME,NAME", help="losses, with their defaults (default: the recommended ones)")
+    parser.add_argument("--output", type=Path, help="folder for step-cpu-FAMILY.json")
     arguments = parser.parse_args()
     keep_freed_memory()
     torch.set_num_threads(arguments.threads)
@@ -179,7 +244,8 @@ def main() -> None:
         settings = {key: value for key, value in vars(arguments).items() if key != "output"}
         report = {"settings": settings, "machine": platform.machine(), "torch": torch.__version__, "milliseconds": found}
         arguments.output.mkdir(parents=True, exist_ok=True)
-        (arguments.output / "step-cpu.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        family = "yolo" if arguments.student.endswith(".yaml") else "torchvision"
+        (arguments.output / f"step-cpu-{family}.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
