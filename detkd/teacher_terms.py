@@ -234,7 +234,8 @@ class TeacherTerms(nn.Module):
         if place == "crossed" and not (self._student.stage_channels and self._teacher.stage_channels):
             raise AdapterError(
                 f"Expected heads that can be entered behind their first layer for `{name}`, but that of "
-                f"{type((self._student if self._teacher.stage_channels else self._teacher).model).__name__} cannot."
+                f"{type((self._student if self._teacher.stage_channels else self._teacher).model).__name__} cannot. Leave "
+                f"`{name}` out, or distil features (`pkd`, `fgd`)."
             )
 
 
@@ -257,9 +258,18 @@ def find_place(name: str, inputs: Collection[str], student: DetectorAdapter) -> 
     if unknown:
         raise AdapterError(
             f"Expected loss `{name}` to need only what {type(student.model).__name__} offers, but it needs {unknown}. "
-            "A sigmoid head has no softmax over classes (`bckd` is for its classes), a detector of one stage no regions."
+            f"For its classes there are {_class_terms(student)}, for its features `pkd` and `fgd`."
         )
     return place
+
+
+def _class_terms(student: DetectorAdapter) -> str:
+    """Terms that a student can learn classes by."""
+    if isinstance(student, TwoStageAdapter):
+        return "`dkd` and `bounded_box` (from a teacher of two stages) and `region_label` (from any)"
+    if student.dense == "softmax":
+        return "`soft_kl` and `dist` (from a teacher with equal anchors)"
+    return "`bckd` (from a teacher with equal anchors) and `detection_label` (from any)"
 
 
 def _dense_names(student: DetectorAdapter) -> set[str]:

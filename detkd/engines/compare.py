@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from detkd.config import dump_config, load_config, read_yaml
-from detkd.engines.detection import check_weights, load_data, run_detection
+from detkd.engines.detection import check_settings, load_data, run_detection
 from detkd.engines.families import FAMILIES
 from detkd.errors import ConfigError, DetkdError
 from detkd.evaluation.paired import paired_difference
@@ -117,10 +117,10 @@ def run_comparison(comparison: Comparison, *, jobs: int = 1) -> Path:
         DetkdError: If the data or the weights of a run do not fit; nothing was started then.
     """
     waiting = [run for runs in comparison.runs.values() for run in runs if not _finished(run)]
-    for run in {(run.data, run.evaluate): run for run in waiting}.values():  # every image is decoded, but once
+    for run in {(run.data, run.evaluate, run.family): run for run in waiting}.values():  # every image is decoded, but once
         load_data(run)
     for run in waiting:
-        check_weights(run)
+        check_settings(run)
     title, total = comparison.folder.name, sum(map(len, comparison.runs.values()))
     with RunsProgress(title, total, done=total - len(waiting)) as progress, ThreadPoolExecutor(jobs) as pool:
         futures = {pool.submit(_run_apart, run): run.name for run in waiting}

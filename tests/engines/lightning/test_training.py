@@ -16,7 +16,6 @@ from detkd.data.detection import DetectionDataset
 from detkd.engines.distillation import build_distiller
 from detkd.engines.lightning.training import LAST_CHECKPOINT, check, train
 from detkd.errors import ConfigError, DataError, DetkdError
-from detkd.models.architecture import Proposals
 from detkd.models.torchvision import build_model, load_model
 from tests.engines.lightning.detectors import QUICK, FeatureDistiller, configure, faster_rcnn, mask_rcnn
 
@@ -321,9 +320,10 @@ def test_faults_of_the_configuration_are_all_named(data: Path, tmp_path: Path) -
 
 def test_detectors_of_torchvision_distil_by_the_same_code_as_yolo(data: Path, tmp_path: Path) -> None:
     def build(width: float, role: str) -> nn.Module:
-        spec = ModelConfig(model="fasterrcnn_resnet18_fpn", width=width)
+        few = {"pre_nms": 32, "post_nms": 32, "sampled": 16}
+        spec = ModelConfig(model="fasterrcnn_resnet18_fpn", width=width, proposals=few)
         torch.manual_seed(0)
-        return build_model(spec, ("disc", "square"), role=role, imgsz=64, proposals=Proposals(32, 32, 16))[0]
+        return build_model(spec, ("disc", "square"), role=role, imgsz=64)[0]
 
     student, teacher = build(0.125, "student"), build(0.25, "teacher")
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
