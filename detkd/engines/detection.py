@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 2
 PICTURES = 4
+PACKAGES = ("torch", "torchvision", "ultralytics", "pytorch-lightning", "albumentations", "numpy", "pycocotools")
 
 
 def run_detection(config: DetectionConfig, *, resume: bool = False) -> Path:
@@ -137,9 +138,7 @@ def check_settings(config: DetectionConfig) -> None:
     FAMILIES[config.student.family].engine.check(config)
 
 
-def build_models(
-    config: DetectionConfig, dataset: DetectionDataset
-) -> tuple[nn.Module, list[nn.Module], Distiller | None]:
+def build_models(config: DetectionConfig, dataset: DetectionDataset) -> tuple[nn.Module, list[nn.Module], Distiller | None]:
     """Build the student, its teachers, and the distiller between them, which is tried once.
 
     Raises:
@@ -232,7 +231,7 @@ def _describe_host() -> dict[str, Any]:
 
 def _describe_versions() -> dict[str, str | None]:
     versions: dict[str, str | None] = {"detkd": __version__}
-    for package in ("torch", "torchvision", "ultralytics", "numpy", "pycocotools"):
+    for package in PACKAGES:
         try:
             versions[package] = version(package)
         except PackageNotFoundError:

@@ -199,8 +199,8 @@ def _make_trainer(config: DetectionConfig, folder: Path) -> Any:
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if launched not in {1, trainer.world_size}:  # each would train alone, in the same folder
         raise ConfigError(
-            f"trainer: expected {{strategy: ddp, devices: {launched}}} for the {launched} processes that were launched, but "
-            f"it makes {trainer.world_size}."
+            f"trainer: expected {{strategy: ddp, devices: {launched}}} for the {launched} processes that were launched, "
+            f"but it makes {trainer.world_size}."
         )
     if config.train.batch % trainer.world_size:
         raise ConfigError(
