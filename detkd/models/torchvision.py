@@ -71,8 +71,8 @@ def build_model(spec: ModelConfig, class_names: Sequence[str], *, role: str, img
     """Build a torchvision detector for a data set's classes and fill it with weights; nothing is ever downloaded.
 
     Args:
-        spec: Name and, or, weights. A checkpoint of :func:`save_model` alone brings its own architecture and classes; beside
-            a name, a state dict of the detector or of its backbone fills what fits.
+        spec: Name and, or, weights. A checkpoint of :func:`save_model` alone brings its own architecture and classes; a
+            state dict of the detector or of its backbone, beside a name, fills what fits.
         class_names: Classes of the data set, without a background; labels count them from 1.
         role: ``student`` or ``teacher``, for messages.
         imgsz: Side of the square input in pixels.
