@@ -83,6 +83,14 @@ def checkpoint(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def settle(model: torch.nn.Module) -> None:
+    """Let a model from scratch tell pictures apart, as it does not without statistics of its activations."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None
+    model.train()(torch.rand(8, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
+
+
 def configure_rcnn(data: Path, /, **changes: Any) -> DetectionConfig:
     """The same for a Faster R-CNN, in four steps."""
     tree = {
@@ -104,10 +112,7 @@ def rcnn_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(7)
     model: Any
     model, _ = build_model(ModelConfig(**TINY_RCNN | {"width": 0.25}), NAMES, role="teacher", imgsz=64)
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.momentum = None  # or, without statistics of its activations, it could not tell pictures apart
-    model.backbone.train()(torch.rand(8, 3, 64, 64))
+    settle(model.backbone)
     path = tmp_path_factory.mktemp("rcnn") / "student.safetensors"
     save_model(model, path)
     return path
