@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.engines.conftest import TINY
+from tests.engines.conftest import TINY, TINY_RCNN
 from tests.tools.calling import call
 
 TEACHER = {"model": "yolov5n.yaml", "width": 0.125, "views": 2}
@@ -36,6 +36,33 @@ def test_it_says_what_it_will_write_and_writes_it(config: Path, tmp_path: Path, 
     assert lines[announced + 1].startswith("full-000-00000.safetensors: finished")
     assert lines[-1] == str(tmp_path / "cache")
     assert len(list((tmp_path / "cache").glob("*.safetensors"))) == 3
+
+
+def test_a_faster_rcnn_trains_from_the_cache_of_another(
+    data: Path, rcnn_teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    teacher = {"weights": str(rcnn_teacher), "cache": str(tmp_path / "cache"), "views": 2}
+    tree = {
+        "name": "run",
+        "output": str(tmp_path / "runs"),
+        "data": str(data),
+        "student": TINY_RCNN,
+        "distill": {"teacher": teacher},  # the default terms, which need its second stage
+        "train": {"epochs": 2, "imgsz": 64, "batch": 4},
+        "evaluate": ["val"],
+    }
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(tree))
+    given = ["--config", tmp_path / "config.yaml"]
+    assert call("train_det", *given) == 2
+    assert "Make it with tools/cache_teacher.py" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+    assert call("cache_teacher", *given) == 0
+    assert "4 images x (2 full) views" in capsys.readouterr().out
+    assert call("train_det", *given) == 0
+    assert "run: epoch 2/2" in capsys.readouterr().out
+    assert call("train_det", *given, "name=stale", "augment=[]") == 2
+    assert "transform.augment is" in capsys.readouterr().err
+    assert not (tmp_path / "runs" / "stale").exists()
 
 
 @pytest.mark.parametrize(
