@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -82,7 +82,7 @@ class GradientRatio(Balance):
         self.shares = dict(shares)
         self.interval, self.longest = interval, longest
         self.momentum = momentum
-        # Averages of the norms, the task's first; 0 where never measured. Saved, so that a resumed run goes on from them.
+        # Averages of the norms, the task's first; 0 where never measured.
         self.register_buffer("norms", torch.zeros(1 + len(self.shares)))
         self._step = self._next = 0
         self._current = interval
@@ -100,6 +100,15 @@ class GradientRatio(Balance):
         # A term without gradient (nothing to learn in this batch) must not blow its weight up.
         floor = 1e-3 * task.clamp(min=1e-12)
         return {name: self.shares[name] * task / self.norms[self._place(name)].clamp(min=floor) for name in terms}
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """When to measure next: saved beside the norms, so that a resumed run goes on as if it had not stopped."""
+        return {"step": self._step, "next": self._next, "interval": self._current, "seen": sorted(self._seen)}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Go on from :meth:`get_extra_state`."""
+        self._step, self._next, self._current = state["step"], state["next"], state["interval"]
+        self._seen = set(state["seen"])
 
     def pull(self, name: str, weight: float) -> float:
         """How hard a term would pull at a weight, as a multiple of the task loss; 0 where it was never measured."""

@@ -190,7 +190,8 @@ class DetectionConfig(_Strict):
         if foreign:
             raise ValueError(
                 f"expected {', '.join(f'`{key}`' for key in foreign)} to be left out for a YOLO student, which ultralytics "
-                "trains: its settings go into `trainer`"
+                f"trains: its settings go into `trainer`; {self.student.model or self.student.weights} is YOLO's, as "
+                f"torchvision's begin with {', '.join(TORCHVISION)}, or end with .safetensors"
             )
         return self
 

@@ -58,9 +58,18 @@ def find_place(name: str, inputs: Collection[str], student: DetectorAdapter) -> 
     if unknown:
         raise AdapterError(
             f"Expected loss `{name}` to need only what {type(student.model).__name__} offers, but it needs {unknown}. "
-            "A sigmoid head has no softmax over classes (`bckd` is for its classes), a detector of one stage no regions."
+            f"For its classes there are {_class_terms(student)}, for its features `pkd` and `fgd`."
         )
     return place
+
+
+def _class_terms(student: DetectorAdapter) -> str:
+    """Terms that a student can learn classes by."""
+    if isinstance(student, TwoStageAdapter):
+        return "`dkd` and `bounded_box` (from a teacher of two stages) and `region_label` (from any)"
+    if student.dense == "softmax":
+        return "`soft_kl` and `dist` (from a teacher with equal anchors)"
+    return "`bckd` (from a teacher with equal anchors) and `detection_label` (from any)"
 
 
 def _dense_names(student: DetectorAdapter) -> set[str]:
@@ -104,9 +113,10 @@ def check_fit(
             "none. Leave it out, or take two Mask R-CNNs."
         )
     if place == "crossed" and not (student.stage_channels and teacher.stage_channels):
+        closed = student if teacher.stage_channels else teacher
         raise AdapterError(
             f"Expected heads that can be entered behind their first layer for `{name}`, but that of "
-            f"{type((student if teacher.stage_channels else teacher).model).__name__} cannot."
+            f"{type(closed.model).__name__} cannot. Leave `{name}` out, or distil features (`pkd`, `fgd`)."
         )
 
 

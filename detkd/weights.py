@@ -75,7 +75,7 @@ def fill(model: nn.Module, state: Mapping[str, Tensor]) -> FillReport:
     try:
         unused = model.load_state_dict(shaped, strict=False).unexpected_keys  # copies into the model's own dtype
     except RuntimeError as error:  # a tensor of an older name has another shape
-        raise WeightsError(f"Expected weights that fit the model, but: {error}") from error
+        raise WeightsError(f"Expected weights that fit the model, but: {' '.join(str(error).split())}") from error
     filled = len(shaped) - len(unused)
     if not filled:
         raise WeightsError(

@@ -72,6 +72,21 @@ def test_steady_gradients_are_measured_ever_more_rarely_until_they_move(feature:
     assert measured(range(40, 70), 2.0) == [46, 48, 50, 52, 54, 56, 60, 68]
 
 
+def test_a_resumed_run_measures_when_an_uninterrupted_one_does(feature: Tensor) -> None:
+    def step(balance: GradientRatio, scale: float) -> float:
+        task, terms = losses(feature)
+        return float(balance(task, {"a": scale * terms["a"], "b": terms["b"]}, [feature])["a"])
+
+    balance = GradientRatio({"a": 0.5, "b": 0.25}, interval=3)
+    for scale in (1.0, 2.0):
+        step(balance, scale)
+    again = GradientRatio({"a": 0.5, "b": 0.25}, interval=3)
+    again.load_state_dict(balance.state_dict())
+    weights = [(step(balance, scale), step(again, scale)) for scale in (4.0, 8.0, 16.0)]
+    assert all(one == other for one, other in weights)
+    assert weights[0][0] != weights[1][0] == weights[2][0]  # the fourth step of all is the next that measures
+
+
 def test_norms_are_averaged_and_survive_a_checkpoint(feature: Tensor) -> None:
     balance = GradientRatio({"a": 1.0, "b": 1.0}, interval=1, momentum=0.5)
     task, terms = losses(feature)

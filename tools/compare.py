@@ -1,24 +1,49 @@
 """Train the same student by several recipes on the same seeds, and say what each gained.
 
-    python tools/compare.py --config configs/yolo/NAME.yaml [--recipes FILE.yaml] [--seeds 0,1,2] [--only NAME,NAME]
+    python tools/compare.py --config configs/FAMILY/NAME.yaml [--recipes FILE.yaml] [--seeds 0,1,2] [--only NAME,NAME]
         [--jobs N] [key=value ...]
 
-The first recipe of the file is the baseline. What an earlier call has finished is reused, and a run that was cut short is
+The first recipe of the file is the baseline. Without --recipes the file is configs/recipes/yolo.yaml for a YOLO student and
+configs/recipes/faster_rcnn.yaml for a Faster R-CNN. What an earlier call has finished is reused, and what was cut short is
 resumed. Everything is kept in OUTPUT/NAME/: the table as comparison.json and comparison.md, and each run's own folder.
 
-Example:
-    python tools/compare.py --config configs/yolo/yolov5n-femto_from_yolov5n.yaml --seeds 0,1,2 \
+Examples:
+    python tools/compare.py --config configs/yolo/yolov5n-femto_from_yolov5n.yaml --seeds 0,1,2 \\
         data=DATA.yaml distill.teacher.weights=runs/teacher/student.pt
+    python tools/compare.py --config configs/faster_rcnn/mobilenet_small_from_yolov5n.yaml --only pkd-regions,labels \\
+        data=DATA.yaml distill.teacher.weights=runs/teacher/student.safetensors
 """
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from detkd.cli import run
+from detkd.config import TWO_STAGE, load_config
+from detkd.errors import ConfigError
 
-RECIPES = Path(__file__).resolve().parent.parent / "configs" / "recipes" / "yolo.yaml"
+if TYPE_CHECKING:
+    from detkd.config import ModelConfig
+
+RECIPES = Path(__file__).resolve().parent.parent / "configs" / "recipes"
+
+
+def recipes_for(student: ModelConfig) -> Path:
+    """The recipes to compare where none are given: those that fit the student.
+
+    Raises:
+        ConfigError: If there are none.
+    """
+    if student.family == "yolo":
+        return RECIPES / "yolo.yaml"
+    if student.model is not None and student.model.startswith(TWO_STAGE):
+        return RECIPES / "faster_rcnn.yaml"
+    raise ConfigError(
+        f"--recipes: expected a file for a student of {student.model or student.weights}; those in {RECIPES} are for YOLO "
+        "and, by its name in student.model, Faster R-CNN."
+    )
 
 
 def names(text: str) -> list[str]:
@@ -34,20 +59,23 @@ def numbers(text: str) -> list[int]:
 def main() -> None:
     """Parse the command line, run what is missing, compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", type=Path, required=True, help="YAML file of one run, see configs/yolo/")
-    parser.add_argument("--recipes", type=Path, default=RECIPES, help="YAML file (default: configs/recipes/yolo.yaml)")
+    parser.add_argument("--config", type=Path, required=True, help="YAML file of one run, see configs/")
+    parser.add_argument("--recipes", type=Path, help="YAML file (default: the one of configs/recipes/ for the student)")
     parser.add_argument("--only", type=names, default=[], metavar="NAME,NAME", help="recipes to run beside the baseline")
     parser.add_argument("--seeds", type=numbers, default=[0, 1, 2], metavar="N,N", help="(default: 0,1,2)")
     parser.add_argument("--split", help="split whose metrics are compared (default: the last one evaluated)")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at the same time")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes of every run")
     arguments = parser.parse_intermixed_args()
+    recipes = arguments.recipes
+    if recipes is None:
+        recipes = recipes_for(load_config(arguments.config, arguments.overrides).student)
 
     from detkd.engines.compare import plan_comparison, run_comparison
 
     comparison = plan_comparison(
         arguments.config,
-        arguments.recipes,
+        recipes,
         seeds=arguments.seeds,
         only=arguments.only,
         overrides=arguments.overrides,

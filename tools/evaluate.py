@@ -1,7 +1,11 @@
-"""Evaluate a detector with COCO metrics.
+"""Evaluate a detector of any family with COCO metrics.
 
-python tools/evaluate.py --weights runs/student/student.pt --data DATA.yaml --split test [--imgsz N] [--json OUT]
+python tools/evaluate.py --weights runs/NAME/student.pt --data DATA.yaml --split test [--imgsz N] [--json OUT]
+python tools/evaluate.py --weights runs/NAME/student.safetensors --data DATA.yaml [--iou-type segm]
 python tools/evaluate.py --detections results.json --ground-truth test.json [--iou-type segm]
+
+The kind of file says the family: an ultralytics checkpoint (.pt), or detkd's of a torchvision detector (.safetensors). The
+data set may have annotations of YOLO, COCO or Pascal VOC. Masks (segm) are those of a Mask R-CNN.
 """
 
 from __future__ import annotations
@@ -18,17 +22,19 @@ from detkd.errors import ConfigError
 from detkd.evaluation.coco import METRICS, CocoMetrics, evaluate_coco
 from detkd.files import write_json
 
+SMALLEST = 32  # pixels: the stride of a YOLO's coarsest level
+
 
 def main() -> None:
     """Parse the command line, evaluate, and show the numbers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", type=Path, help="ultralytics checkpoint")
+    parser.add_argument("--weights", type=Path, help="a run's student.pt or student.safetensors")
     parser.add_argument("--data", type=Path, help="data.yaml")
-    parser.add_argument("--split", default="test")
-    parser.add_argument("--imgsz", type=int, default=640, help="side of the network's input in pixels")
+    parser.add_argument("--split", default="test", help="(default: test)")
+    parser.add_argument("--imgsz", type=int, help="side of the network's input in pixels (default: as it was trained)")
     parser.add_argument("--detections", type=Path, help="COCO results of any detector, instead of --weights and --data")
     parser.add_argument("--ground-truth", type=Path, help="COCO ground truth for --detections")
-    parser.add_argument("--iou-type", choices=("bbox", "segm"), default="bbox")
+    parser.add_argument("--iou-type", choices=("bbox", "segm"), default="bbox", help="boxes or masks (default: bbox)")
     parser.add_argument("--json", type=Path, help="also write the numbers here")
     arguments = parser.parse_args()
     metrics = _evaluate(arguments)
@@ -43,15 +49,20 @@ def _evaluate(arguments: argparse.Namespace) -> CocoMetrics:
         return evaluate_coco(arguments.ground_truth, arguments.detections, arguments.iou_type)
     if not (arguments.weights and arguments.data):
         raise ConfigError("Expected --weights and --data, or --detections and --ground-truth.")
-    from detkd.adapters.ultralytics import load_yolo
+    if arguments.imgsz is not None and arguments.imgsz < SMALLEST:
+        raise ConfigError(f"--imgsz: expected {SMALLEST} pixels or more, but got {arguments.imgsz}.")
+    from detkd.config import ModelConfig
     from detkd.data.detection import DetectionDataset, check_dataset
-    from detkd.evaluation.ultralytics import predict_coco
+    from detkd.engines.families import FAMILIES
 
     dataset = DetectionDataset.load(arguments.data)
     check_dataset(dataset, (arguments.split,))
     truth = dataset.coco(arguments.split)
-    model = load_yolo(arguments.weights)
-    return evaluate_coco(truth, predict_coco(model, dataset.images(arguments.split), truth, imgsz=arguments.imgsz))
+    family = FAMILIES[ModelConfig(weights=arguments.weights).family]
+    model = family.load(arguments.weights, arguments.imgsz)
+    imgsz = family.imgsz(model) if arguments.imgsz is None else arguments.imgsz
+    found = family.predict(model, dataset.images(arguments.split), truth, imgsz)
+    return evaluate_coco(truth, found, arguments.iou_type)
 
 
 def _show(metrics: CocoMetrics) -> None:

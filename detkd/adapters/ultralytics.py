@@ -200,6 +200,8 @@ def load_yolo(weights: Path | str) -> Any:
     path = Path(weights)
     if not path.is_file():
         raise WeightsError(f"Expected a checkpoint file, but there is none at {path}.")
+    if path.suffix != ".pt":  # ultralytics would take it for an exported model
+        raise WeightsError(f"Expected an ultralytics checkpoint (.pt), but got {path}.")
     ultralytics = import_ultralytics()
     try:
         return ultralytics.YOLO(str(path))

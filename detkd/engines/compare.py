@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import multiprocessing
 import statistics
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from detkd.config import dump_config, load_config, read_yaml
-from detkd.engines.detection import check_weights, load_data, run_detection
+from detkd.engines.detection import build_models, check_settings, load_data, run_detection
 from detkd.engines.families import FAMILIES
 from detkd.errors import ConfigError, DetkdError
 from detkd.evaluation.paired import paired_difference
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from detkd.config import DetectionConfig
+    from detkd.data.detection import DetectionDataset
 
 SCHEMA_VERSION = 1
 METRICS = ("AP", "AP50", "AP75")
@@ -114,13 +116,11 @@ def run_comparison(comparison: Comparison, *, jobs: int = 1) -> Path:
         The comparison's folder: ``comparison.json``, ``comparison.md``, and the runs' own folders.
 
     Raises:
-        DetkdError: If the data or the weights of a run do not fit; nothing was started then.
+        DetkdError: If the data of a run is faulty, or its student, teachers and terms do not fit; nothing was started then.
     """
-    waiting = [run for runs in comparison.runs.values() for run in runs if not _finished(run)]
-    for run in {(run.data, run.evaluate): run for run in waiting}.values():  # every image is decoded, but once
-        load_data(run)
-    for run in waiting:
-        check_weights(run)
+    missing = [[run for run in runs if not _finished(run)] for runs in comparison.runs.values()]
+    _check(missing)
+    waiting = [run for runs in missing for run in runs]
     title, total = comparison.folder.name, sum(map(len, comparison.runs.values()))
     with RunsProgress(title, total, done=total - len(waiting)) as progress, ThreadPoolExecutor(jobs) as pool:
         futures = {pool.submit(_run_apart, run): run.name for run in waiting}
@@ -136,6 +136,25 @@ def run_comparison(comparison: Comparison, *, jobs: int = 1) -> Path:
     write_text(comparison.folder / "comparison.md", comparison_markdown(report))
     print_comparison(report)
     return comparison.folder
+
+
+def _check(missing: Sequence[Sequence[DetectionConfig]]) -> None:
+    """Refuse what can be known before hours of the baseline's training: faults of data, settings, models and terms.
+
+    Args:
+        missing: For each recipe the runs to be made; they differ by their seeds alone.
+    """
+    datasets: dict[Any, DetectionDataset] = {}
+    for run in (runs[0] for runs in missing if runs):
+        place = run.data, run.evaluate, run.family
+        if place not in datasets:  # every image is decoded, but once
+            datasets[place] = load_data(run)
+        check_settings(run)
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                build_models(run, datasets[place])
+        except DetkdError as error:
+            raise type(error)(f"{run.name}: {error}") from error
 
 
 def summarise(comparison: Comparison) -> dict[str, Any]:

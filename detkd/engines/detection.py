@@ -11,7 +11,6 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import distributed
 
 from detkd import __version__
 from detkd.config import dump_config
@@ -24,6 +23,7 @@ from detkd.evaluation.cost import measure_cost
 from detkd.files import copy_file, write_json, write_text
 from detkd.inherit import select_weights
 from detkd.memory import keep_freed_memory
+from detkd.processes import is_first_process
 from detkd.report.console import print_table, results_table
 from detkd.report.pictures import detection_panels
 from detkd.report.plots import plot_training
@@ -35,16 +35,19 @@ if TYPE_CHECKING:
     from torch import nn
 
     from detkd.config import DetectionConfig
+    from detkd.distiller import Distiller
     from detkd.engines.families import Family
 
 SCHEMA_VERSION = 2
 PICTURES = 4
+PACKAGES = ("torch", "torchvision", "ultralytics", "pytorch-lightning", "albumentations", "numpy", "pycocotools")
 
 
 def run_detection(config: DetectionConfig, *, resume: bool = False) -> Path:
     """Train a student as configured and leave a run folder with its checkpoint and results.
 
-    Everything that can be checked is checked before the folder is made.
+    Everything that can be checked is checked before the folder is made. Of several processes that train together, the first
+    one writes and prints.
 
     Args:
         config: The run.
@@ -62,32 +65,18 @@ def run_detection(config: DetectionConfig, *, resume: bool = False) -> Path:
     folder = config.output / config.name
     _check_folder(folder, config, resume)
     dataset = load_data(config)
-    check_weights(config)
+    check_settings(config)
     family = FAMILIES[config.student.family]
-    family.engine.check(config)
-    torch.manual_seed(config.train.seed)  # the same student for the same seed, with or without a teacher
-    student, origin = build_model(config.student, dataset.names, role="student", imgsz=config.train.imgsz)
-    print(f"student: {origin}")
-    teachers: list[nn.Module] = []
-    for spec in config.distill.all_teachers if config.distill is not None else ():
-        size = round(config.train.imgsz * spec.scale)
-        teacher, origin = build_model(spec, dataset.names, role="teacher", imgsz=size)
-        print(f"teacher: {origin}")
-        teachers.append(teacher)
-    distiller = None
-    if config.distill is not None:
-        if config.distill.inherit:
-            print(f"student: {select_weights(student, teachers[0])} tensors inherited from the teacher")
-        views = family.engine.training_views(config, dataset, student)
-        distiller = build_distiller(student, teachers, config.distill, config.train.imgsz, views)
+    student, teachers, distiller = build_models(config, dataset)
 
-    write_text(folder / "config.yaml", dump_config(config))
+    if is_first_process():
+        write_text(folder / "config.yaml", dump_config(config))
     trained = family.engine.train(student, distiller, config, dataset, folder, resume=resume)
-    if distributed.is_initialized() and distributed.get_rank() > 0:
-        return folder  # the first process does the rest
+    if not is_first_process():
+        return folder
     copy_file(trained.checkpoint, folder / family.checkpoint)
     families = {"student": family}
-    models = {"student": family.load(folder / family.checkpoint)}
+    models = {"student": family.load(folder / family.checkpoint, config.train.imgsz)}
     roles = ["teacher"] if len(teachers) == 1 else [f"teacher {number + 1}" for number in range(len(teachers))]
     for role, teacher, spec in zip(roles, teachers, config.distill.all_teachers if config.distill else (), strict=True):
         models[role], families[role] = teacher.cpu(), FAMILIES[spec.family]
@@ -136,15 +125,45 @@ def load_data(config: DetectionConfig) -> DetectionDataset:
     return dataset
 
 
-def check_weights(config: DetectionConfig) -> None:
-    """Refuse weights that are not there.
+def check_settings(config: DetectionConfig) -> None:
+    """Refuse weights that are not there, and what the engine does not know.
 
     Raises:
         WeightsError: Naming the first file that is missing.
+        ConfigError: With one line for each fault.
     """
     for spec in (config.student, *(config.distill.all_teachers if config.distill is not None else ())):
         if spec.weights is not None and not spec.weights.is_file():
             raise WeightsError(f"Expected a weights file, but there is none at {spec.weights}.")
+    FAMILIES[config.student.family].engine.check(config)
+
+
+def build_models(config: DetectionConfig, dataset: DetectionDataset) -> tuple[nn.Module, list[nn.Module], Distiller | None]:
+    """Build the student, its teachers, and the distiller between them, which is tried once.
+
+    Raises:
+        DetkdError: If the models cannot be built or do not fit each other in what a term needs.
+    """
+    say = print if is_first_process() else _keep_quiet
+    torch.manual_seed(config.train.seed)  # the same student for the same seed, with or without a teacher
+    student, origin = build_model(config.student, dataset.names, role="student", imgsz=config.train.imgsz)
+    say(f"student: {origin}")
+    if config.distill is None:
+        return student, [], None
+    teachers = []
+    for spec in config.distill.all_teachers:
+        size = round(config.train.imgsz * spec.scale)
+        teacher, origin = build_model(spec, dataset.names, role="teacher", imgsz=size)
+        say(f"teacher: {origin}")
+        teachers.append(teacher)
+    if config.distill.inherit:
+        say(f"student: {select_weights(student, teachers[0])} tensors inherited from the teacher")
+    views = FAMILIES[config.student.family].engine.training_views(config, dataset, student)
+    return student, teachers, build_distiller(student, teachers, config.distill, config.train.imgsz, views)
+
+
+def _keep_quiet(_: str) -> None:
+    """Print nothing."""
 
 
 def _check_folder(folder: Path, config: DetectionConfig, resume: bool) -> None:
@@ -212,7 +231,7 @@ def _describe_host() -> dict[str, Any]:
 
 def _describe_versions() -> dict[str, str | None]:
     versions: dict[str, str | None] = {"detkd": __version__}
-    for package in ("torch", "torchvision", "ultralytics", "numpy", "pycocotools"):
+    for package in PACKAGES:
         try:
             versions[package] = version(package)
         except PackageNotFoundError:

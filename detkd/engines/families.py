@@ -78,7 +78,8 @@ class Family:
     Attributes:
         engine: What trains its students.
         checkpoint: Name of the student's file in the folder of a run.
-        load: Reads such a file.
+        load: Reads such a file, for a size of input, None for the one that it was trained at.
+        imgsz: Side in pixels of the input of a model that was read so.
         build: Builds a model from its configuration, for classes, in a role, for a size of input; and says in a sentence
             where its weights came from.
         predict: COCO results of a model on image files; see :func:`detkd.evaluation.ultralytics.predict_coco`.
@@ -86,7 +87,8 @@ class Family:
 
     engine: Engine
     checkpoint: str
-    load: Callable[[Path], nn.Module]
+    load: Callable[[Path, int | None], nn.Module]
+    imgsz: Callable[[nn.Module], int]
     build: Callable[[ModelConfig, Sequence[str], str, int], tuple[nn.Module, str]]
     predict: Callable[[nn.Module, Sequence[Path], dict[str, Any], int], list[dict[str, Any]]]
 
@@ -95,7 +97,8 @@ FAMILIES = {
     "yolo": Family(
         engine=ultralytics,
         checkpoint="student.pt",
-        load=lambda path: load_yolo(path).model.float(),
+        load=lambda path, _: load_yolo(path).model.float(),  # takes any size
+        imgsz=lambda model: int(cast("Any", model).args["imgsz"]),
         build=lambda spec, names, role, _: build_yolo(spec, names, role=role),
         predict=lambda model, images, truth, imgsz: ultralytics_evaluation.predict_coco(
             as_yolo(model), images, truth, imgsz=imgsz
@@ -105,6 +108,7 @@ FAMILIES = {
         engine=lightning,
         checkpoint="student.safetensors",
         load=torchvision.load_model,
+        imgsz=lambda model: int(cast("Any", model).architecture.imgsz),
         build=lambda spec, names, role, imgsz: torchvision.build_model(spec, names, role=role, imgsz=imgsz),
         predict=lambda model, images, truth, imgsz: torchvision_evaluation.predict_coco(
             model, images, truth, class_names=cast("Any", model).class_names, imgsz=imgsz

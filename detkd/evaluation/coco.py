@@ -52,16 +52,20 @@ def evaluate_coco(
     """Score detections against COCO ground truth.
 
     Args:
-        ground_truth: COCO json, read or as a path.
+        ground_truth: COCO json, read or as a path; for ``segm`` with a ``segmentation`` of each object.
         detections: COCO results: dicts of ``image_id``, ``category_id``, ``score`` and ``bbox`` (x, y, width, height in
             pixels) or ``segmentation``; or a path to them.
         iou_type: ``bbox`` or ``segm``.
 
     Raises:
-        DataError: If a file is unreadable or a detection names an image or a category that the ground truth lacks.
+        DataError: If a file is unreadable, a detection names an image or a category that the ground truth lacks, or there
+            are no masks where they are to be scored.
     """
     truth = _read(ground_truth) if isinstance(ground_truth, Path) else ground_truth
     results = _read(detections) if isinstance(detections, Path) else detections
+    if iou_type == "segm":
+        _check_masks(truth, results)
+        results = [{key: value for key, value in result.items() if key != "bbox"} for result in results]
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports by printing
         coco = COCO()
         try:
@@ -94,6 +98,17 @@ def _check(coco: COCO, results: Sequence[dict[str, Any]]) -> None:
         for key, known in (("image_id", coco.imgs), ("category_id", coco.cats)):
             if result[key] not in known:
                 raise DataError(f"Detection {index}: expected `{key}` of the ground truth, but got {result[key]!r}.")
+
+
+def _check_masks(truth: dict[str, Any], results: Sequence[dict[str, Any]]) -> None:
+    """Refuse what pycocotools would do without masks: score boxes as if they were masks."""
+    for role, found in (("ground truth", truth.get("annotations", ())), ("detections", results)):
+        missing = sum(not one.get("segmentation") for one in found)
+        if missing:
+            raise DataError(
+                f"Expected a `segmentation` of every object for masks (segm), but {missing} of {len(found)} of the {role} "
+                "have none. Score boxes (bbox), or take labels and a detector with masks."
+            )
 
 
 def _nothing(coco: COCO) -> COCO:

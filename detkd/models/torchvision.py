@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,8 +71,8 @@ def build_model(spec: ModelConfig, class_names: Sequence[str], *, role: str, img
     """Build a torchvision detector for a data set's classes and fill it with weights; nothing is ever downloaded.
 
     Args:
-        spec: Name and, or, weights. A checkpoint of :func:`save_model` alone brings its own architecture, classes and size;
-            beside a name, a state dict of the detector or of its backbone fills what fits.
+        spec: Name and, or, weights. A checkpoint of :func:`save_model` alone brings its own architecture and classes; a
+            state dict of the detector or of its backbone, beside a name, fills what fits.
         class_names: Classes of the data set, without a background; labels count them from 1.
         role: ``student`` or ``teacher``, for messages.
         imgsz: Side of the square input in pixels.
@@ -89,7 +89,7 @@ def build_model(spec: ModelConfig, class_names: Sequence[str], *, role: str, img
         path = spec.weights if spec.model is None else Path(spec.model)
         if path is None:
             raise ConfigError(f"{role}: expected `model` (a name), `weights`, or both, but got neither.")
-        return load_model(path), f"all tensors from {path}"
+        return load_model(path, imgsz), f"all tensors from {path}"
     model = construct(_architecture(spec, class_names, role, imgsz))
     if spec.weights is None:
         return model, "from scratch"
@@ -127,18 +127,25 @@ def save_model(model: nn.Module, path: Path) -> None:
         save_file(tensors, temporary, metadata={METADATA: architecture.to_json()})
 
 
-def load_model(path: Path) -> nn.Module:
+def load_model(path: Path, imgsz: int | None = None) -> nn.Module:
     """Build the detector of a checkpoint of :func:`save_model`.
+
+    Args:
+        path: The checkpoint.
+        imgsz: Side of its input in pixels; None for the one that it was trained at. The tensors mean the same at any.
 
     Raises:
         WeightsError: If the file is missing, unreadable, or none of these.
     """
     architecture = _read_architecture(path)
+    if imgsz is not None:
+        architecture = replace(architecture, imgsz=imgsz)
     model = construct(architecture)
     try:
         model.load_state_dict(read_state_dict(path) or {})
     except RuntimeError as error:
-        raise WeightsError(f"Expected {path} to hold the tensors of a {architecture.name}, but: {error}") from error
+        reason = " ".join(str(error).split())
+        raise WeightsError(f"Expected {path} to hold the tensors of a {architecture.name}, but: {reason}") from error
     return model
 
 

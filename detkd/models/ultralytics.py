@@ -59,10 +59,10 @@ def _from_yaml(spec: ModelConfig, classes: int, role: str) -> Any:
 
     try:
         tree = copy.deepcopy(yaml_model_load(spec.model))
-    except (FileNotFoundError, OSError) as error:
+    except (OSError, AssertionError) as error:  # it asserts the file's suffix
         raise ConfigError(
-            f"{role}.model: expected an ultralytics model yaml (such as yolov5n.yaml) or a path to one, but got "
-            f"{spec.model!r}."
+            f"{role}.model: expected an ultralytics model yaml (such as yolov5n.yaml) or a path to one, or the name of a "
+            f"torchvision detector (such as fasterrcnn_mobilenet_v3_small_fpn), but got {spec.model!r}."
         ) from error
     scale = tree.get("scale")
     if (spec.width is not None or spec.depth is not None) and scale not in tree.get("scales", {}):

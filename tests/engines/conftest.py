@@ -1,8 +1,9 @@
-"""A tiny data set of two classes and a tiny teacher, for tests that train."""
+"""A tiny data set of two classes and tiny teachers of two families, for tests that train."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,10 +12,13 @@ from PIL import Image, ImageDraw
 
 from detkd.config import DetectionConfig, ModelConfig, parse_config
 from detkd.data.detection import DetectionDataset
+from detkd.models.torchvision import build_model, save_model
 from detkd.models.ultralytics import build_yolo
 
 NAMES = ("disc", "square")
 TINY = {"model": "yolov5n.yaml", "width": 0.0625}
+FEW = {"pre_nms": 32, "post_nms": 32, "sampled": 16}
+TINY_RCNN = {"model": "fasterrcnn_mobilenet_v3_small_fpn", "width": 0.125, "proposals": FEW}
 
 
 @pytest.fixture(scope="session")
@@ -76,4 +80,39 @@ def checkpoint(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     model, _ = build_yolo(spec, NAMES, role="teacher")
     path = tmp_path_factory.mktemp("checkpoint") / "teacher.pt"
     torch.save({"model": model, "train_args": {"task": "detect", "imgsz": 64}}, path)
+    return path
+
+
+def settle(model: torch.nn.Module) -> None:
+    """Let a model from scratch tell pictures apart, as it does not without statistics of its activations."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None
+    model.train()(torch.rand(8, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
+
+
+def configure_rcnn(data: Path, /, **changes: Any) -> DetectionConfig:
+    """The same for a Faster R-CNN, in four steps."""
+    tree = {
+        "name": "run",
+        "data": str(data),
+        "student": TINY_RCNN,
+        "distill": None,
+        "train": {"epochs": 2, "imgsz": 64, "batch": 2},
+        "augment": [{"HorizontalFlip": {"p": 0.5}}],
+        "optim": {"lr": 0.003, "warmup_epochs": 0, "schedule": "constant"},
+        "evaluate": ["val"],
+    }
+    return parse_config({**tree, **changes})
+
+
+@pytest.fixture(scope="session")
+def rcnn_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A student.safetensors of a Faster R-CNN wider than the student."""
+    torch.manual_seed(7)
+    model: Any
+    model, _ = build_model(ModelConfig(**TINY_RCNN | {"width": 0.25}), NAMES, role="teacher", imgsz=64)
+    settle(model.backbone)
+    path = tmp_path_factory.mktemp("rcnn") / "student.safetensors"
+    save_model(model, path)
     return path

@@ -29,7 +29,7 @@ from detkd.teachers.live import LiveTeacher
 from detkd.teachers.store import File, Index, Shard, View, describe
 from detkd.ultralytics import cache_teacher, distill_trainer
 from tests.adapters.families import build
-from tests.engines.conftest import NAMES, configure
+from tests.engines.conftest import NAMES, configure, settle
 
 if TYPE_CHECKING:
     from detkd.config import DetectionConfig
@@ -49,12 +49,9 @@ def _one_thread() -> Any:
 
 @pytest.fixture(scope="module")
 def teacher(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A teacher that tells pictures apart: without statistics of its activations, one from scratch does not."""
+    """A teacher that tells pictures apart."""
     model, _ = build_yolo(ModelConfig(model="yolov5n.yaml", width=0.125, weights=teacher), NAMES, role="teacher")
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.momentum = None
-    model.train()(torch.rand(8, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
+    settle(model)
     path = tmp_path_factory.mktemp("teacher") / "teacher.pt"
     torch.save(model.state_dict(), path)
     return path

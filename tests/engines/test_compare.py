@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from detkd.engines import compare
-from detkd.errors import ConfigError
+from detkd.errors import AdapterError, ConfigError, WeightsError
 from tests.engines.conftest import TINY
 
 RECIPES = {
@@ -19,7 +19,7 @@ RECIPES = {
 }
 
 
-def write_run(folder: Path, data: Path, teacher: object) -> Path:
+def write_run(folder: Path, data: Path, teacher: object, recipes: object = None) -> Path:
     tree = {
         "name": "table",
         "output": str(folder / "runs"),
@@ -30,7 +30,7 @@ def write_run(folder: Path, data: Path, teacher: object) -> Path:
         "evaluate": ["val"],
     }
     (folder / "run.yaml").write_text(yaml.safe_dump(tree))
-    (folder / "recipes.yaml").write_text(yaml.safe_dump(RECIPES, sort_keys=False))
+    (folder / "recipes.yaml").write_text(yaml.safe_dump(RECIPES if recipes is None else recipes, sort_keys=False))
     return folder / "run.yaml"
 
 
@@ -134,8 +134,20 @@ def test_it_runs_what_is_missing_and_nothing_twice(
 
 
 def test_a_run_that_fails_is_named_with_its_log(tmp_path: Path, data: Path) -> None:
+    write_run(tmp_path, data, "unused.pt", {"alone": ["distill=null", "trainer.optimizer=Guesswork"]})
+    with pytest.raises(compare.DetkdError, match=r"alone-0: the run ended with exit code 1; .*alone-0\.log says why"):
+        compare.run_comparison(plan(tmp_path, seeds=[0]))
+    assert "Guesswork" in (tmp_path / "runs" / "table" / "alone-0.log").read_text()
+
+
+def test_models_and_terms_that_do_not_fit_are_refused_before_the_first_run(
+    tmp_path: Path, data: Path, checkpoint: Path
+) -> None:
     (tmp_path / "broken.pt").write_bytes(b"no checkpoint")
     write_run(tmp_path, data, str(tmp_path / "broken.pt"))
-    with pytest.raises(compare.DetkdError, match=r"pkd-0: the run ended with exit code 1; .*pkd-0\.log says why"):
-        compare.run_comparison(plan(tmp_path, seeds=[0], only=["pkd"]))
-    assert "broken.pt" in (tmp_path / "runs" / "table" / "pkd-0.log").read_text()
+    with pytest.raises(WeightsError, match=r"pkd-0: Expected an ultralytics checkpoint, but .*broken\.pt is not one"):
+        compare.run_comparison(plan(tmp_path, only=["pkd"]))
+    write_run(tmp_path, data, str(checkpoint), {"alone": ["distill=null"], "misfit": ["distill.terms={dkd: {}}"]})
+    with pytest.raises(AdapterError, match=r"misfit-0: Expected loss `dkd` .*`detection_label` \(from any\)"):
+        compare.run_comparison(plan(tmp_path))
+    assert not (tmp_path / "runs").exists()

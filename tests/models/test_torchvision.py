@@ -171,13 +171,27 @@ def test_a_checkpoint_rebuilds_itself_and_finds_the_same(tmp_path: Path) -> None
     save_model(model, tmp_path / "runs" / "student.safetensors")
     for again in (
         load_model(tmp_path / "runs" / "student.safetensors"),
-        build_model(ModelConfig(weights=tmp_path / "runs" / "student.safetensors"), ["a"], role="student", imgsz=320)[0],
-        build_model(ModelConfig(model=str(tmp_path / "runs" / "student.safetensors")), ["a"], role="x", imgsz=320)[0],
+        build_model(ModelConfig(weights=tmp_path / "runs" / "student.safetensors"), ["a"], role="student", imgsz=SIZE)[0],
+        build_model(ModelConfig(model=str(tmp_path / "runs" / "student.safetensors")), ["a"], role="x", imgsz=SIZE)[0],
     ):
         assert again.architecture == model.architecture
         assert make_adapter(again).class_names == CLASSES
         with torch.no_grad():
             torch.testing.assert_close(again.eval()(images(1, SIZE)), model(images(1, SIZE)))
+
+
+def test_a_checkpoint_is_fitted_to_the_size_that_it_is_used_at(tmp_path: Path) -> None:
+    model = tiny()
+    save_model(model, tmp_path / "student.safetensors")
+    again: Any
+    again, _ = build_model(ModelConfig(weights=tmp_path / "student.safetensors"), ["a"], role="student", imgsz=320)
+    fresh = tiny(imgsz=320)
+    assert again.architecture == fresh.architecture
+    for own, other in zip(generator(again).cell_anchors, generator(fresh).cell_anchors, strict=True):
+        torch.testing.assert_close(own, other)
+    torch.testing.assert_close(again.state_dict(), model.state_dict())
+    with torch.no_grad():
+        assert again.transform([images(1, 320)[0]])[0].tensors.shape == (1, 3, 320, 320)  # not resized
 
 
 def test_a_checkpoint_holds_the_students_tensors_alone_and_loads_with_plain_torchvision(tmp_path: Path) -> None:

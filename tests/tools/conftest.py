@@ -1,3 +1,3 @@
-"""The tiny data set and teacher, for tools that train."""
+"""The tiny data set and teachers, for tools that train."""
 
-from tests.engines.conftest import data, teacher  # noqa: F401 - fixtures
+from tests.engines.conftest import checkpoint, data, rcnn_teacher, teacher  # noqa: F401 - fixtures

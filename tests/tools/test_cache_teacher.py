@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
-from detkd.cli import run
-from tests.engines.conftest import TINY
+from tests.engines.conftest import TINY, TINY_RCNN
+from tests.tools.calling import call
 
 TEACHER = {"model": "yolov5n.yaml", "width": 0.125, "views": 2}
-
-
-def call(repository: Path, config: Path, *overrides: str) -> int:
-    """The tool's exit code."""
-    spec = importlib.util.spec_from_file_location("cache_teacher", repository / "tools" / "cache_teacher.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as end:
-        patch.setattr(sys, "argv", ["cache_teacher.py", "--config", str(config), *overrides])
-        run(module.main)
-    return int(end.value.code or 0)
 
 
 @pytest.fixture
@@ -44,15 +29,40 @@ def config(data: Path, teacher: Path, tmp_path: Path) -> Path:
     return path
 
 
-def test_it_says_what_it_will_write_and_writes_it(
-    repository: Path, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert call(repository, config) == 0
+def test_it_says_what_it_will_write_and_writes_it(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("cache_teacher", "--config", config) == 0
     lines = capsys.readouterr().out.splitlines()
     announced = next(number for number, line in enumerate(lines) if "4 images x (2 full + 1 closed) views" in line)
     assert lines[announced + 1].startswith("full-000-00000.safetensors: finished")
     assert lines[-1] == str(tmp_path / "cache")
     assert len(list((tmp_path / "cache").glob("*.safetensors"))) == 3
+
+
+def test_a_faster_rcnn_trains_from_the_cache_of_another(
+    data: Path, rcnn_teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    teacher = {"weights": str(rcnn_teacher), "cache": str(tmp_path / "cache"), "views": 2}
+    tree = {
+        "name": "run",
+        "output": str(tmp_path / "runs"),
+        "data": str(data),
+        "student": TINY_RCNN,
+        "distill": {"teacher": teacher},  # the default terms, which need its second stage
+        "train": {"epochs": 2, "imgsz": 64, "batch": 4},
+        "evaluate": ["val"],
+    }
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(tree))
+    given = ["--config", tmp_path / "config.yaml"]
+    assert call("train_det", *given) == 2
+    assert "Make it with tools/cache_teacher.py" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+    assert call("cache_teacher", *given) == 0
+    assert "4 images x (2 full) views" in capsys.readouterr().out
+    assert call("train_det", *given) == 0
+    assert "run: epoch 2/2" in capsys.readouterr().out
+    assert call("train_det", *given, "name=stale", "augment=[]") == 2
+    assert "transform.augment is" in capsys.readouterr().err
+    assert not (tmp_path / "runs" / "stale").exists()
 
 
 @pytest.mark.parametrize(
@@ -68,7 +78,6 @@ def test_it_says_what_it_will_write_and_writes_it(
     ],
 )
 def test_each_fault_is_one_line_and_leaves_nothing(
-    repository: Path,
     config: Path,
     data: Path,
     tmp_path: Path,
@@ -76,7 +85,7 @@ def test_each_fault_is_one_line_and_leaves_nothing(
     override: str,
     fault: str,
 ) -> None:
-    assert call(repository, config, override.replace("DATA", str(data))) == 2
+    assert call("cache_teacher", "--config", config, override.replace("DATA", str(data))) == 2
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 1
     assert errors[0].startswith("error: ")
@@ -85,9 +94,9 @@ def test_each_fault_is_one_line_and_leaves_nothing(
 
 
 def test_a_full_disk_is_refused_before_anything_is_written(
-    repository: Path, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, 1000))
-    assert call(repository, config) == 2
+    assert call("cache_teacher", "--config", config) == 2
     assert "GiB free for the teacher cache" in capsys.readouterr().err
     assert not (tmp_path / "cache").exists()

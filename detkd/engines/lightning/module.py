@@ -93,8 +93,9 @@ class DetectorModule(LightningModule):
         """Clip the student's gradient by its norm, and the aligners' apart, so that theirs cannot shrink the student's."""
         if self._optim.clip is not None:
             for module in (self.student, self.distiller):
-                if module is not None:
-                    nn.utils.clip_grad_norm_(module.parameters(), self._optim.clip)
+                parameters = [] if module is None else list(module.parameters())
+                if parameters:  # most terms have none
+                    nn.utils.clip_grad_norm_(parameters, self._optim.clip)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Part what is the student's from what is the distiller's."""

@@ -70,6 +70,8 @@ def check(config: DetectionConfig) -> None:
             faults.append(str(error))
     if faults:
         raise ConfigError("\n".join(faults))
+    with _quiet():
+        _make_trainer(config, config.output / config.name / FOLDER)
 
 
 def training_views(
@@ -194,6 +196,12 @@ def _make_trainer(config: DetectionConfig, folder: Path) -> Any:
     except (ValueError, TypeError, RuntimeError, lightning.utilities.exceptions.MisconfigurationException) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"trainer: expected arguments that Lightning's Trainer takes, but: {reason}") from error
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if launched not in {1, trainer.world_size}:  # each would train alone, in the same folder
+        raise ConfigError(
+            f"trainer: expected {{strategy: ddp, devices: {launched}}} for the {launched} processes that were launched, "
+            f"but it makes {trainer.world_size}."
+        )
     if config.train.batch % trainer.world_size:
         raise ConfigError(
             f"train.batch: expected a multiple of the {trainer.world_size} processes, but got {config.train.batch}."
@@ -236,7 +244,7 @@ def _judge(
     """COCO metrics of a model on the validation split, or on the training images where there is none."""
     split = "val" if "val" in dataset.splits else "train"
     truth, images = dataset.coco(split), dataset.images(split)
-    masks = masks and all("segmentation" in annotation for annotation in truth["annotations"])
+    masks = masks and all(annotation.get("segmentation") for annotation in truth["annotations"])
     settings = {"imgsz": config.train.imgsz, "batch": config.train.batch, "workers": _workers(config)}
 
     def judge(model: nn.Module) -> dict[str, float]:

@@ -318,6 +318,20 @@ def test_faults_of_the_configuration_are_all_named(data: Path, tmp_path: Path) -
         run(data, tmp_path / "run", trainer={"devices": 2}, train={"batch": 3, "imgsz": 64})
 
 
+def test_processes_that_would_each_train_alone_are_refused(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")  # as torchrun leaves it
+    with pytest.raises(ConfigError, match=r"trainer: expected {strategy: ddp, devices: 2} for the 2 processes .* makes 1"):
+        check(configure(data))
+
+
+def test_what_lightning_refuses_is_refused_before_anything_is_written(data: Path, tmp_path: Path) -> None:
+    faulty = configure(data, output=str(tmp_path / "runs"), trainer={"precision": 17, "logger": "tensorboard"})
+    with pytest.raises(ConfigError, match=r"trainer: expected arguments that Lightning's Trainer takes, but: .*17"):
+        check(faulty)
+    check(configure(data, output=str(tmp_path / "runs"), trainer={"logger": "tensorboard"}))
+    assert not (tmp_path / "runs").exists()
+
+
 def test_detectors_of_torchvision_distil_by_the_same_code_as_yolo(data: Path, tmp_path: Path) -> None:
     def build(width: float, role: str) -> nn.Module:
         few = {"pre_nms": 32, "post_nms": 32, "sampled": 16}
