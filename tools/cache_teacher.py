@@ -1,4 +1,4 @@
-"""Make the cache of a teacher's outputs that a run then reads instead of running the teacher.
+r"""Make the cache of a teacher's outputs that a run then reads instead of running the teacher.
 
     python tools/cache_teacher.py --config configs/FAMILY/NAME.yaml [key=value ...]
 
@@ -6,9 +6,9 @@ The configuration is that of the run, with distill.teacher.cache set; student an
 again after an interruption: it makes what is missing or damaged. Several processes may make one cache together.
 
 Examples:
-    python tools/cache_teacher.py --config configs/yolo/yolov5n-femto_from_yolov5n.yaml data=DATA.yaml \\
+    python tools/cache_teacher.py --config configs/yolo/yolov5n-femto_from_yolov5n.yaml data=DATA.yaml \
         distill.teacher.weights=runs/teacher/student.pt distill.teacher.cache=runs/cache
-    python tools/cache_teacher.py --config configs/faster_rcnn/mobilenet_small_from_yolov5n.yaml data=DATA.yaml \\
+    python tools/cache_teacher.py --config configs/faster_rcnn/mobilenet_small_from_yolov5n.yaml data=DATA.yaml \
         distill.teacher.weights=runs/teacher/student.safetensors distill.teacher.cache=runs/cache
 """
 

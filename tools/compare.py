@@ -1,4 +1,4 @@
-"""Train the same student by several recipes on the same seeds, and say what each gained.
+r"""Train the same student by several recipes on the same seeds, and say what each gained.
 
     python tools/compare.py --config configs/FAMILY/NAME.yaml [--recipes FILE.yaml] [--seeds 0,1,2] [--only NAME,NAME]
         [--jobs N] [key=value ...]
@@ -8,9 +8,9 @@ configs/recipes/faster_rcnn.yaml for a Faster R-CNN. What an earlier call has fi
 resumed. Everything is kept in OUTPUT/NAME/: the table as comparison.json and comparison.md, and each run's own folder.
 
 Examples:
-    python tools/compare.py --config configs/yolo/yolov5n-femto_from_yolov5n.yaml --seeds 0,1,2 \\
+    python tools/compare.py --config configs/yolo/yolov5n-femto_from_yolov5n.yaml --seeds 0,1,2 \
         data=DATA.yaml distill.teacher.weights=runs/teacher/student.pt
-    python tools/compare.py --config configs/faster_rcnn/mobilenet_small_from_yolov5n.yaml --only pkd-regions,labels \\
+    python tools/compare.py --config configs/faster_rcnn/mobilenet_small_from_yolov5n.yaml --only pkd-regions,labels \
         data=DATA.yaml distill.teacher.weights=runs/teacher/student.safetensors
 """
 
