@@ -68,7 +68,8 @@ def make(student: nn.Module, teachers: list[LiveTeacher], *terms: Term, **option
     return Distiller(make_adapter(student), teachers, terms, "none", **options)
 
 
-WITHIN = ("bckd", "hard_label", "dkd", "soft_kl", "dist", "bounded_box", "region_label", "pkd", "fgd", "at", "score_l2")
+ON_FEATURES = ("pkd", "fgd", "at", "sp", "pairwise", "score_l2")
+WITHIN = ("bckd", "hard_label", "dkd", "soft_kl", "dist", "bounded_box", "region_label", *ON_FEATURES)
 
 
 @pytest.mark.parametrize("kind", [faster_rcnn, mask_rcnn])
@@ -199,9 +200,9 @@ def test_classes_of_the_second_stage_meet_by_name() -> None:
 @pytest.mark.parametrize(
     ("student", "teacher", "terms"),
     [
-        (lambda: build("yolo11n", CLASSES), faster_rcnn, ("pkd", "fgd", "detection_label")),
+        (lambda: build("yolo11n", CLASSES), faster_rcnn, ("pkd", "fgd", "sp", "pairwise", "detection_label")),
         (lambda: build("yolo26n", CLASSES), mask_rcnn, ("pkd", "detection_label")),
-        (faster_rcnn, lambda: build("yolov8n", CLASSES), ("pkd", "mgd", "region_label")),
+        (faster_rcnn, lambda: build("yolov8n", CLASSES), ("pkd", "mgd", "sp", "pairwise", "region_label")),
         (faster_rcnn, lambda: build("yolo26n", CLASSES), ("pkd", "region_label")),
         (faster_rcnn, retinanet, ("pkd", "region_label")),
         (faster_rcnn, fcos, ("region_label",)),
@@ -237,6 +238,8 @@ def test_what_does_not_fit_is_refused_with_what_would() -> None:
         (rcnn, yolo, "bckd", r"says objectness and the teacher sigmoid"),
         (rcnn, rcnn, "detection_label", "needs"),
         (rcnn, rcnn, "cross_kd", "cannot"),
+        (yolo, yolo, "rkd", r"`rkd` .* but it needs \['student_embedding', 'teacher_embedding'\]"),
+        (rcnn, rcnn, "rkd", r"`rkd` .* but it needs \['student_embedding', 'teacher_embedding'\]"),
     ):
         with pytest.raises(AdapterError, match=message):
             make(student(), [live(teacher())], Term(term))

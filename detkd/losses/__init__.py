@@ -20,11 +20,14 @@ from detkd.losses.hard_label import HardLabel, hard_label
 from detkd.losses.ld import LD, box_ld, ld, valuable_region
 from detkd.losses.mask_kd import MaskKD, mask_kd
 from detkd.losses.mgd import MGD
+from detkd.losses.pairwise import Pairwise, pairwise
 from detkd.losses.pkd import PKD, pkd
 from detkd.losses.region_label import RegionLabel, region_label
 from detkd.losses.region_mask import RegionMask, region_mask
+from detkd.losses.rkd import RKD, rkd
 from detkd.losses.score_l2 import ScoreL2, score_l2
 from detkd.losses.soft_kl import SoftKL, soft_kl
+from detkd.losses.sp import SP, sp
 
 LOSSES: dict[str, type[nn.Module]] = {
     "at": AT,
@@ -41,11 +44,14 @@ LOSSES: dict[str, type[nn.Module]] = {
     "ld": LD,
     "mask_kd": MaskKD,
     "mgd": MGD,
+    "pairwise": Pairwise,
     "pkd": PKD,
     "region_label": RegionLabel,
     "region_mask": RegionMask,
+    "rkd": RKD,
     "score_l2": ScoreL2,
     "soft_kl": SoftKL,
+    "sp": SP,
 }
 
 __all__ = [
@@ -59,12 +65,15 @@ __all__ = [
     "LOSSES",
     "MGD",
     "PKD",
+    "RKD",
+    "SP",
     "BoundedBox",
     "CrossKD",
     "DetectionLabel",
     "FitNet",
     "HardLabel",
     "MaskKD",
+    "Pairwise",
     "RegionLabel",
     "RegionMask",
     "ScoreL2",
@@ -82,10 +91,13 @@ __all__ = [
     "ld",
     "mask_kd",
     "object_weights",
+    "pairwise",
     "pkd",
     "region_label",
     "region_mask",
+    "rkd",
     "score_l2",
     "soft_kl",
+    "sp",
     "valuable_region",
 ]

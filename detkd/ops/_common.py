@@ -46,6 +46,18 @@ def check_maps(maps: Tensor, name: str) -> None:
         raise ArgumentError(f"Expected argument `{name}` to be [N, C, H, W], but got {tuple(maps.shape)}.")
 
 
+def check_same_positions(student: Tensor, teacher: Tensor) -> None:
+    """Refuse what are not feature maps of the same images and positions; the channels may differ."""
+    for name, maps in (("student", student), ("teacher", teacher)):
+        check_floating(maps, name)
+        check_maps(maps, name)
+    if (student.shape[0], *student.shape[2:]) != (teacher.shape[0], *teacher.shape[2:]):
+        raise ArgumentError(
+            f"Expected argument `teacher` to have the student's N, H and W, {tuple(student.shape)}, but got "
+            f"{tuple(teacher.shape)}. Resize the larger map first."
+        )
+
+
 def check_temperature(temperature: float) -> None:
     """Refuse a temperature that is not positive."""
     if not temperature > 0:

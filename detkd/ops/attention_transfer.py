@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch.nn.functional as F
 
 from detkd.errors import ArgumentError
-from detkd.ops._common import accumulate, check_floating, check_maps
+from detkd.ops._common import accumulate, check_same_positions
 from detkd.ops._fused import define
 
 if TYPE_CHECKING:
@@ -38,14 +38,7 @@ def attention_transfer(student: Tensor, teacher: Tensor, p: float = 2.0, backend
     Source:
         Zagoruyko, Komodakis: Paying More Attention to Attention, ICLR 2017, arXiv:1612.03928.
     """
-    for name, maps in (("student", student), ("teacher", teacher)):
-        check_floating(maps, name)
-        check_maps(maps, name)
-    if (student.shape[0], *student.shape[2:]) != (teacher.shape[0], *teacher.shape[2:]):
-        raise ArgumentError(
-            f"Expected argument `teacher` to have the student's N, H and W, {tuple(student.shape)}, but got "
-            f"{tuple(teacher.shape)}. Resize the larger map first."
-        )
+    check_same_positions(student, teacher)
     if not p >= 1:
         raise ArgumentError(f"Expected argument `p` to be at least 1, but got {p}.")
     return _run(backend, student, teacher, p)

@@ -260,7 +260,8 @@ def test_compile_gives_the_same_student(
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_mixed_precision_keeps_losses_in_float32(dtype: torch.dtype) -> None:
     student, teacher = build("yolo11n").train(), build("yolov8n")
-    names = ("bckd", "ld", "pkd", "cross_kd", "at", "cwd", "fgd", "mgd", "score_l2", "hard_label", "fitnet")
+    on_features = ("pkd", "at", "cwd", "fgd", "mgd", "sp", "pairwise", "score_l2", "fitnet")
+    names = ("bckd", "ld", "cross_kd", "hard_label", *on_features)
     distiller = Distiller(
         UltralyticsAdapter(student), [LiveTeacher(UltralyticsAdapter(teacher))], [Term(name) for name in names]
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -112,9 +113,12 @@ FEATURES = {
     "fgd": module(losses.FGD, LABELS, 4.0),
     "fitnet": losses.fitnet,
     "mgd": module(losses.MGD),
+    "pairwise": partial(losses.pairwise, size=3),
     "pkd": losses.pkd,
     "score_l2": lambda s, t: losses.score_l2(s, t, torch.ones(s.shape[0], 1, *s.shape[2:])),
+    "sp": losses.sp,
 }
+EMBEDDINGS = {"rkd": losses.rkd}
 ANCHORS = {
     "bckd": boxed(losses.bckd),
     "bounded_box": refined,
@@ -129,12 +133,14 @@ ANCHORS = {
     "region_mask": losses.region_mask,
     "soft_kl": losses.soft_kl,
 }
-CASES = FEATURES | ANCHORS
+CASES = FEATURES | EMBEDDINGS | ANCHORS
 
 
 def shape_of(name: str) -> tuple[int, ...]:
     if name in FEATURES:
         return (2, 3, 5, 7)
+    if name in EMBEDDINGS:
+        return (4, 9)
     return (2, 12, 9)
 
 
@@ -213,7 +219,8 @@ def test_modules_with_parameters_compile_without_graph_breaks(kind: type[torch.n
     torch.testing.assert_close(compiled(student, teacher, *rest), loss(student, teacher, *rest))
 
 
-@pytest.mark.parametrize("name", sorted(set(CASES) - {"detection_label", "region_label"}))  # any number of detections fits
+# Any number of detections fits, and samples of any size.
+@pytest.mark.parametrize("name", sorted(set(CASES) - {"detection_label", "region_label", "rkd", "sp"}))
 def test_shapes_that_do_not_fit_are_refused(name: str) -> None:
     student, teacher = inputs(name)
     with pytest.raises(ArgumentError, match="teacher"):
