@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
@@ -101,14 +101,14 @@ class GradientRatio(Balance):
         floor = 1e-3 * task.clamp(min=1e-12)
         return {name: self.shares[name] * task / self.norms[self._place(name)].clamp(min=floor) for name in terms}
 
-    def get_extra_state(self) -> dict[str, Any]:
+    def get_extra_state(self) -> Tensor:
         """When to measure next: saved beside the norms, so that a resumed run goes on as if it had not stopped."""
-        return {"step": self._step, "next": self._next, "interval": self._current, "seen": sorted(self._seen)}
+        return torch.tensor([self._step, self._next, self._current, *(name in self._seen for name in self.shares)])
 
-    def set_extra_state(self, state: dict[str, Any]) -> None:
+    def set_extra_state(self, state: Tensor) -> None:
         """Go on from :meth:`get_extra_state`."""
-        self._step, self._next, self._current = state["step"], state["next"], state["interval"]
-        self._seen = set(state["seen"])
+        self._step, self._next, self._current, *seen = state.tolist()
+        self._seen = {name for name, was_seen in zip(self.shares, seen, strict=True) if was_seen}
 
     def pull(self, name: str, weight: float) -> float:
         """How hard a term would pull at a weight, as a multiple of the task loss; 0 where it was never measured."""
