@@ -198,10 +198,18 @@ def _select_masks(masks: MaskPredictions, classes: Sequence[int] | None, scale: 
 
 
 def _pick_logits(logits: Tensor, classes: Sequence[int] | None, *, background: bool) -> Tensor:
-    """Some classes of logits [N, C, ...], behind the background where there is one."""
+    """Some classes of logits [N, C, ...], behind the background where there is one: it takes in all others.
+
+    Of classes that exclude each other, none may be left out: what is another object to one detector is background to the
+    other, and a softmax over the rest alone would make it one of theirs.
+    """
     if classes is None:
         return logits
-    return logits[:, [0, *(1 + index for index in classes)] if background else list(classes)]
+    if not background:
+        return logits[:, list(classes)]
+    columns = [1 + index for index in classes]
+    others = [column for column in range(logits.shape[1]) if column not in columns]
+    return torch.cat((logits[:, others].logsumexp(1, keepdim=True), logits[:, columns]), 1)
 
 
 def _round(shapes: Sequence[tuple[float, float]]) -> list[tuple[int, int]]:

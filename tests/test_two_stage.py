@@ -13,6 +13,7 @@ from detkd.detections import candidates, detect
 from detkd.distiller import Distiller
 from detkd.errors import AdapterError
 from detkd.losses import dkd, region_mask
+from detkd.pairing import Pairing
 from detkd.second_stage import with_regions
 from detkd.teacher_terms import Term, kept_for
 from detkd.teachers.live import LiveTeacher
@@ -195,6 +196,21 @@ def test_classes_of_the_second_stage_meet_by_name() -> None:
     one, other = (step(student, make(student, [teacher], *terms))[0] for teacher in (straight, swapped))
     for name in ("soft_kl", "bounded_box"):
         assert one.terms[name] == pytest.approx(float(other.terms[name]), rel=1e-4), name
+
+
+def test_what_only_one_detector_knows_is_background_to_the_other() -> None:
+    """A region that the teacher takes for a class of its own must not become one of the student's."""
+    student, model = faster_rcnn(), faster_rcnn()
+    model.class_names = ("square", "cloud")  # the student knows discs and squares
+    teacher = LiveTeacher(make_adapter(model), classes={"square": "square"})
+    pairing = Pairing(make_adapter(student), teacher.adapter, classes=teacher.classes)
+    logits = torch.tensor([[0.0, 2.0, 9.0], [0.0, 5.0, -9.0]])  # of background, square and cloud
+    regions = RegionPredictions((torch.zeros(2, 4),), logits, torch.zeros(2, 2, 4))
+    probabilities = logits.softmax(1)
+    expected = torch.stack((1 - probabilities[:, 1], probabilities[:, 1]), 1)
+    torch.testing.assert_close(pairing.teacher_regions(regions).logits.softmax(1), expected)
+    outputs = DetectorOutputs((torch.zeros(1, 1, 1, 1),), (), torch.zeros(1, 2), regions=regions)
+    torch.testing.assert_close(candidates(pairing.all_levels(outputs)).scores[0, :, 0], probabilities[:, 1])
 
 
 @pytest.mark.parametrize(
