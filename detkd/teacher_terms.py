@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from detkd.adapters.base import DetectorAdapter
     from detkd.teachers.base import Teacher
+    from detkd.teachers.ensemble import EnsembleName
     from detkd.types import Detections, DetectorOutputs, MaskPredictions, RegionPredictions
 
 
@@ -124,7 +125,9 @@ class TeacherTerms(nn.Module):
             elif place in {"regions", "masks"}:
                 terms[name] = loss(*_pick(regions if place == "regions" else masks, wanted, name))
             else:
-                terms[name] = torch.stack([loss(*_pick(head, wanted, name)) for head in heads]).mean()
+                # Detections are labels of many anchors each, which a one-to-one head must not learn to repeat.
+                taught = heads[:1] if DETECTED_NAMES & set(wanted) else heads
+                terms[name] = torch.stack([loss(*_pick(head, wanted, name)) for head in taught]).mean()
         return terms
 
     def candidates(self, whole: DetectorOutputs, size: tuple[int, int]) -> Detections:
@@ -229,7 +232,9 @@ class TeacherTerms(nn.Module):
         return None
 
 
-def kept_for(student: DetectorAdapter, teacher: Teacher, terms: Sequence[Term], anchors: int) -> Kept:
+def kept_for(
+    student: DetectorAdapter, teacher: Teacher, terms: Sequence[Term], anchors: int, ensemble: EnsembleName = "mean"
+) -> Kept:
     """What a cache must keep of a teacher, so that a student can learn from it by these terms.
 
     Args:
@@ -237,6 +242,7 @@ def kept_for(student: DetectorAdapter, teacher: Teacher, terms: Sequence[Term], 
         teacher: The teacher.
         terms: The losses.
         anchors: Most anchors of an image.
+        ensemble: How the teacher is mixed with others; ``ca_mkd`` asks what it detects.
 
     Raises:
         AdapterError: If teacher and student share no level, or no classes by the given names.
@@ -247,7 +253,7 @@ def kept_for(student: DetectorAdapter, teacher: Teacher, terms: Sequence[Term], 
     levels: Sequence[int] = [level for _, level in pairing.levels] if "teacher_feature" in names else []
     regions = {name for term, wanted in inputs.items() if find_place(term, wanted, student) == "regions" for name in wanted}
     if isinstance(teacher.adapter, TwoStageAdapter) and (
-        regions & TEACHER_REGION_NAMES or names & {*DETECTED_NAMES, *REGION_MASK_NAMES}
+        ensemble == "ca_mkd" or regions & TEACHER_REGION_NAMES or names & {*DETECTED_NAMES, *REGION_MASK_NAMES}
     ):
         levels = range(len(teacher.adapter.strides))  # its second stage runs on what the cache holds
     return Kept.needed(names, levels, anchors)

@@ -245,6 +245,28 @@ def test_teachers_of_two_families_are_weighed_by_their_confidence() -> None:
     assert gradients
 
 
+def test_cached_teachers_of_two_stages_are_weighed_by_their_confidence() -> None:
+    student, teacher, terms = faster_rcnn(), live(faster_rcnn()), [Term("hard_label")]  # which needs no features
+    teacher.attach()
+    whole = teacher.run(images())
+    teacher.detach()
+    kept = kept_for(make_adapter(student), teacher, terms, 10**6, "ca_mkd")
+    results = []
+    for outputs in (whole, unpack(pack(whole, kept), Frame.of(whole))):
+        distiller = make(student, [teacher, teacher], *terms, ensemble="ca_mkd")
+        distiller._run_teachers = lambda *_, outputs=outputs: [outputs] * 2  # type: ignore[method-assign]
+        results.append(float(step(student, distiller)[0].terms["hard_label"]))
+    assert results[1] == pytest.approx(results[0], rel=1e-2)
+
+
+def test_a_one_to_one_head_learns_no_repeated_detections() -> None:
+    student = build("yolo26n", CLASSES)
+    distiller = make(student, [live(build("yolo26n", CLASSES))], Term("detection_label"))
+    _, gradients = step(student, distiller)
+    assert any(".cv3." in name for name in gradients)
+    assert not any(".one2one_" in name for name in gradients)
+
+
 def test_what_does_not_fit_is_refused_with_what_would() -> None:
     yolo, rcnn = (lambda: build("yolo11n", CLASSES)), faster_rcnn
     for student, teacher, term, message in (

@@ -72,4 +72,5 @@ def cache_source(
 ) -> Source:
     """What a teacher's cache is made from: the teacher, the pictures, and what the terms need of it."""
     live = live_teacher(model, spec)
-    return Source(live, kept_for(make_adapter(student), live, config.losses(), spec.anchors), pictures)
+    kept = kept_for(make_adapter(student), live, config.losses(), spec.anchors, config.ensemble)
+    return Source(live, kept, pictures)
