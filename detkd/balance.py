@@ -97,9 +97,11 @@ class GradientRatio(Balance):
             self._seen |= terms.keys()
         self._step += 1
         task = self.norms[0]
-        # A term without gradient (nothing to learn in this batch) must not blow its weight up.
+        # A faint gradient must not blow a term's weight up, and none at all (nothing to learn in the batch that was
+        # measured) says nothing of the batches until the next measurement: until one shows a gradient, it has no weight.
         floor = 1e-3 * task.clamp(min=1e-12)
-        return {name: self.shares[name] * task / self.norms[self._place(name)].clamp(min=floor) for name in terms}
+        norms = {name: self.norms[self._place(name)] for name in terms}
+        return {name: self.shares[name] * task / norm.clamp(min=floor) * (norm > 0) for name, norm in norms.items()}
 
     def get_extra_state(self) -> Tensor:
         """When to measure next: saved beside the norms, so that a resumed run goes on as if it had not stopped."""

@@ -40,10 +40,17 @@ def test_a_term_that_comes_later_is_measured_when_it_comes(feature: Tensor) -> N
     assert balance(task, terms, [feature])["b"] == pytest.approx(1.0)  # .25 · 4 / 1
 
 
-def test_a_term_without_gradient_does_not_blow_up(feature: Tensor) -> None:
-    balance = GradientRatio({"a": 0.5})
-    weights = balance((feature**2).sum(), {"a": feature.sum() * 0}, [feature])
+def test_a_faint_gradient_does_not_blow_a_weight_up(feature: Tensor) -> None:
+    weights = GradientRatio({"a": 0.5})((feature**2).sum(), {"a": feature.sum() * 1e-9}, [feature])
     assert weights["a"] == pytest.approx(500)
+
+
+def test_a_term_that_the_first_batch_cannot_teach_has_no_weight_until_it_is_measured(feature: Tensor) -> None:
+    balance = GradientRatio({"a": 0.5}, interval=3)
+    task, terms = losses(feature)
+    found = [balance(task, {"a": feature.sum() * 0}, [feature])["a"]]
+    found += [balance(task, {"a": terms["a"]}, [feature])["a"] for _ in range(4)]
+    assert found == pytest.approx([0, 0, 0, 1 / 6, 1 / 6])
 
 
 def test_an_overflow_leaves_the_average_alone(feature: Tensor) -> None:
