@@ -62,6 +62,7 @@ class LiveTeacher:
             images = F.interpolate(images, scale_factor=self.scale, mode="bilinear", antialias=self.scale < 1)
         with self._autocast(images.device.type):
             self.adapter.run(images.contiguous(memory_format=torch.channels_last))
+        with torch.autocast(images.device.type, enabled=False):  # boxes are decoded exactly
             return self.adapter.take_outputs()
 
     def _autocast(self, device: str) -> AbstractContextManager[None]:
