@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from detkd import __version__
+from detkd.adapters.families import make_adapter
 from detkd.config import dump_config
 from detkd.data.detection import DetectionDataset, check_dataset
 from detkd.engines.distillation import build_distiller
@@ -75,12 +76,12 @@ def run_detection(config: DetectionConfig, *, resume: bool = False) -> Path:
     if not is_first_process():
         return folder
     copy_file(trained.checkpoint, folder / family.checkpoint)
-    families = {"student": family}
+    families, classes = {"student": family}, {"student": dict[str, str]()}
     models = {"student": family.load(folder / family.checkpoint, config.train.imgsz)}
     roles = ["teacher"] if len(teachers) == 1 else [f"teacher {number + 1}" for number in range(len(teachers))]
     for role, teacher, spec in zip(roles, teachers, config.distill.all_teachers if config.distill else (), strict=True):
-        models[role], families[role] = teacher.cpu(), FAMILIES[spec.family]
-    report = _evaluate(models, families, dataset, config, folder)
+        models[role], families[role], classes[role] = teacher.cpu(), FAMILIES[spec.family], spec.classes or {}
+    report = _evaluate(models, families, classes, dataset, config, folder)
     results = {
         "schema_version": SCHEMA_VERSION,
         "task": "detect",
@@ -148,6 +149,7 @@ def build_models(config: DetectionConfig, dataset: DetectionDataset) -> tuple[nn
     torch.manual_seed(config.train.seed)  # the same student for the same seed, with or without a teacher
     student, origin = build_model(config.student, dataset.names, role="student", imgsz=config.train.imgsz)
     say(f"student: {origin}")
+    _check_classes(student, dataset)
     if config.distill is None:
         return student, [], None
     teachers = []
@@ -164,6 +166,20 @@ def build_models(config: DetectionConfig, dataset: DetectionDataset) -> tuple[nn
 
 def _keep_quiet(_: str) -> None:
     """Print nothing."""
+
+
+def _check_classes(student: nn.Module, dataset: DetectionDataset) -> None:
+    """Refuse a student that counts other classes than the labels do, as one of another data set's checkpoint.
+
+    Raises:
+        WeightsError: Listing the classes of both.
+    """
+    found = make_adapter(student).class_names
+    if found != dataset.names:
+        raise WeightsError(
+            f"Expected a student of the data set's classes {list(dataset.names)}, but its checkpoint is of {list(found)}. "
+            "Give `student.model` beside `student.weights`: it is built for the data set, and filled with what fits."
+        )
 
 
 def _check_folder(folder: Path, config: DetectionConfig, resume: bool) -> None:
@@ -189,11 +205,15 @@ def _check_folder(folder: Path, config: DetectionConfig, resume: bool) -> None:
 def _evaluate(
     models: Mapping[str, nn.Module],
     families: Mapping[str, Family],
+    classes: Mapping[str, Mapping[str, str]],
     dataset: DetectionDataset,
     config: DetectionConfig,
     folder: Path,
 ) -> dict[str, Any]:
-    """COCO metrics on every wanted split, and cost, of each model; pictures of the last split."""
+    """COCO metrics on every wanted split, and cost, of each model; pictures of the last split.
+
+    `classes` has each model's name of a class that it calls otherwise than the data set.
+    """
     costs = measure_cost(models, config.train.imgsz)
     report: dict[str, Any] = {}
     last = config.evaluate[-1]
@@ -202,13 +222,23 @@ def _evaluate(
     for role, model in models.items():
         metrics = {}
         for split, truth in truths.items():
-            found = families[role].predict(model, dataset.images(split), truth, config.train.imgsz)
+            named = _in_words_of(model, classes[role], truth)
+            found = families[role].predict(model, dataset.images(split), named, config.train.imgsz)
+            found = [detection for detection in found if detection["category_id"] is not None]
             if split == last:
                 columns[role] = found
             metrics[split] = evaluate_coco(truth, found).as_dict()
         report[role] = {**asdict(costs[role]), "metrics": metrics}
     detection_panels(dataset.images(last)[:PICTURES], columns, truths[last], folder / "detections.png")
     return report
+
+
+def _in_words_of(model: nn.Module, classes: Mapping[str, str], truth: Mapping[str, Any]) -> dict[str, Any]:
+    """Ground truth with a model's names of its classes; what else the model knows is there without an id."""
+    categories = [{**category, "name": classes.get(category["name"], category["name"])} for category in truth["categories"]]
+    known = {category["name"] for category in categories}
+    others = [{"id": None, "name": name} for name in make_adapter(model).class_names if name not in known]
+    return {**truth, "categories": [*categories, *others]}
 
 
 def _peak_memory_mib() -> float:
