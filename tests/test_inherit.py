@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from detkd.config import ModelConfig
 from detkd.errors import WeightsError
 from detkd.inherit import select_weights
+from detkd.models.torchvision import build_model
 
 
 def network(width: int, depth: int = 1) -> nn.Module:
@@ -47,6 +49,21 @@ def test_uneven_widths_and_deeper_teachers() -> None:
     select_weights(student, teacher)
     assert torch.equal(student.one.weight, teacher.one.weight[[0, 2, 5]])
     assert torch.equal(student.last[0].bias, teacher.last[0].bias)
+
+
+@pytest.mark.parametrize("name", ["fasterrcnn_resnet18_fpn", "fasterrcnn_resnet50_fpn_v2"])
+def test_a_box_head_finds_whole_channels_of_a_region_where_it_was_trained_on_them(name: str) -> None:
+    student, teacher = (
+        build_model(ModelConfig(model=name, width=width), ("disc",), role="", imgsz=64)[0].eval()
+        for width in (1 / 16, 1 / 8)
+    )
+    select_weights(student, teacher)
+    regions = torch.rand(2, 32, 7, 7)
+    regions[:, 1::2] = 0  # the student sees every other channel, and so shall the teacher
+    heads = [model.roi_heads.box_head for model in (student, teacher)]
+    first = [next(layer for layer in head.modules() if isinstance(layer, nn.Linear)) for head in heads]
+    found, whole = first[0](regions[:, ::2].flatten(1)), first[1](regions.flatten(1))
+    torch.testing.assert_close(found, whole[:, ::2])
 
 
 def test_other_families_and_smaller_teachers_are_refused() -> None:
