@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 
+LARGEST = 2**16  # pixels of a side, or regions of an image
+WIDEST = 4.0
+
 
 @dataclass(frozen=True)
 class Proposals:
@@ -56,4 +59,22 @@ class Architecture:
             raise TypeError(f"expected a mapping, got {type(fields).__name__}")
         proposals = fields.pop("proposals", None)
         names = tuple(fields.pop("class_names", ()))
-        return cls(**fields, class_names=names, proposals=None if proposals is None else Proposals(**proposals))
+        read = cls(**fields, class_names=names, proposals=None if proposals is None else Proposals(**proposals))
+        read.check()
+        return read
+
+    def check(self) -> None:
+        """Refuse values that nothing can be built with, as somebody else's file may hold them.
+
+        Raises:
+            TypeError: If there is one.
+        """
+        counts = [self.imgsz, *(asdict(self.proposals).values() if self.proposals is not None else ())]
+        texts = [self.name, *self.class_names]
+        width = 1.0 if self.width is None else self.width
+        if (
+            not all(isinstance(count, int) and 0 < count <= LARGEST for count in counts)
+            or not all(isinstance(text, str) for text in texts)
+            or not (isinstance(width, int | float) and 0 < width <= WIDEST)
+        ):
+            raise TypeError(f"expected names, counts up to {LARGEST} and a width up to {WIDEST}, got {self}")

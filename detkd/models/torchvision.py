@@ -165,6 +165,8 @@ def _read_architecture(path: Path) -> Architecture:
         ) from error
     if architecture.name not in BUILDERS:
         raise WeightsError(f"Expected a checkpoint of one of {sorted(BUILDERS)}, but {path} is of {architecture.name!r}.")
+    if (architecture.proposals is None) != (BUILDERS[architecture.name].proposals is None):
+        raise WeightsError(f"Expected {path} to give `proposals` if its model has regions, but got {architecture}.")
     return architecture
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -258,6 +259,28 @@ def test_weights_of_no_use_are_refused(tmp_path: Path) -> None:
         refused("says its architecture", weights=path)
     save_file({"a": torch.zeros(1)}, tmp_path / "bare.safetensors")
     refused("says its architecture", weights=tmp_path / "bare.safetensors")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"imgsz": "64"},
+        {"imgsz": 10**12},
+        {"width": 1e9},
+        {"width": "wide"},
+        {"class_names": [1]},
+        {"proposals": {"pre_nms": 0, "post_nms": 1, "sampled": 1}},
+        {"proposals": None},
+    ],
+)
+def test_the_header_of_a_foreign_checkpoint_builds_nothing_absurd(tmp_path: Path, changes: dict[str, Any]) -> None:
+    counts = {"pre_nms": 1, "post_nms": 1, "sampled": 1}
+    sound = {"name": SMALL, "class_names": ["disc"], "imgsz": 64, "width": 0.125, "proposals": counts}
+    path = tmp_path / "student.safetensors"
+    for header, match in ((sound, "Missing key"), ({**sound, **changes}, "says its architecture|give `proposals`")):
+        save_file({"a": torch.zeros(1)}, path, metadata={"detkd.architecture": json.dumps(header)})
+        with pytest.raises(WeightsError, match=match):
+            load_model(path)
 
 
 def test_a_checkpoint_of_another_release_is_named(tmp_path: Path) -> None:
