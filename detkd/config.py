@@ -157,7 +157,7 @@ class TrainConfig(_Strict):
     imgsz: int = Field(640, ge=32, description="side of the square input in pixels, a multiple of the largest stride")
     batch: int = Field(16, ge=1)
     seed: int = Field(0, ge=0)
-    device: str = Field("cpu", description="cpu, or ultralytics' device string such as 0")
+    device: str = Field("cpu", coerce_numbers_to_str=True, description="cpu, or numbers of GPUs such as 0 or 0,1")
 
 
 class DetectionConfig(_Strict):

@@ -57,6 +57,10 @@ def test_a_scale_at_which_no_strides_meet_is_refused(recipe: Path, scale: float)
         load_config(recipe, ["data=d.yaml", f"distill.teacher.scale={scale}"])
 
 
+def test_a_device_may_be_the_bare_number_of_a_gpu(recipe: Path) -> None:
+    assert load_config(recipe, ["data=d.yaml", "train.device=0"]).train.device == "0"
+
+
 def test_several_teachers_and_schedules_are_read_and_faults_named(recipe: Path) -> None:
     several = [
         "data=d.yaml",
