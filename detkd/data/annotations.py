@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-FARTHEST = 1e9  # no coordinate in pixels lies beyond it
+FARTHEST = 1e6  # no coordinate in pixels lies beyond it; pycocotools draws polygons in 32-bit integers, and unchecked
 
 # As COCO writes a mask: polygons [x1, y1, x2, y2, …], or run lengths {"size": [H, W], "counts": …}.
 Segment = list[list[float]] | dict[str, Any]

@@ -4,9 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
+from pycocotools import mask as coco_mask
 
+from detkd.data.coco import _run_lengths
 from detkd.data.detection import DetectionDataset, check_dataset
 from detkd.errors import DataError
 
@@ -64,6 +67,18 @@ def test_reads_boxes_masks_and_crowds(data: Path) -> None:
     assert dataset.coco("train") == truth()
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_packed_run_lengths_are_read_as_pycocotools_packs_them(data: Path, seed: int) -> None:
+    drawn = np.random.default_rng(seed).random((10, 20)) < (0.02, 0.5, 0.98)[seed]
+    packed = coco_mask.encode(np.asfortranarray(drawn.astype(np.uint8)))["counts"].decode()
+    tree = truth()
+    tree["annotations"][0]["segmentation"] = {"size": [10, 20], "counts": packed}
+    (data.parent / "train.json").write_text(json.dumps(tree))
+    check_dataset(DetectionDataset.load(data), ("train",))
+    edges = np.flatnonzero(np.diff(np.concatenate(([False], drawn.T.ravel(), [not drawn.T.ravel()[-1]]))))
+    assert _run_lengths(packed) == np.diff(edges, prepend=0).tolist()
+
+
 def test_other_formats_are_none_of_ultralytics(data: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="`format` is coco"):
         DetectionDataset.load(data).write_yaml(tmp_path / "out.yaml")
@@ -98,6 +113,11 @@ def change(tree: dict[str, Any], place: str, value: Any) -> None:
         ("annotations/0/segmentation", [[1, 2, 3]], "expected `segmentation`"),
         ("annotations/2/segmentation", {"size": [10, 20], "counts": [0, 10**6]}, "expected `segmentation`"),
         ("annotations/2/segmentation", {"size": [10**6, 10**6], "counts": "0"}, "expected `segmentation`"),
+        ("annotations/2/segmentation", {"size": [10, 20], "counts": [True] * 200}, "expected `segmentation`"),
+        ("annotations/2/segmentation", {"size": [10, 20], "counts": ""}, "expected `segmentation`"),
+        ("annotations/2/segmentation", {"size": [10, 20], "counts": "000"}, "expected `segmentation`"),
+        ("annotations/2/segmentation", {"size": [10, 20], "counts": "X7 "}, "expected `segmentation`"),
+        ("annotations/0/segmentation", [[0, 0, 9e8, 0, 9e8, 9e8]], "expected `segmentation`"),  # pycocotools would crash
         ("categories/0/name", "cat", "expected the classes of data.yaml"),
         ("annotations", 3, "expected COCO ground truth"),
     ],
