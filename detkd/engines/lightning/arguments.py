@@ -43,6 +43,7 @@ _RESERVED = frozenset(
         "val_check_interval",
     }
 )
+_PURE = frozenset({"16-true", "bf16-true", "64", "64-true", "transformer-engine", "transformer-engine-float16"})
 STRATEGIES = ("auto", "ddp")
 LOGGERS = (None, False, "tensorboard")
 
@@ -80,6 +81,11 @@ def trainer_arguments(config: DetectionConfig) -> dict[str, Any]:
         for key, allowed in (("strategy", STRATEGIES), ("logger", LOGGERS))
         if key in given and given[key] not in allowed
     ]
+    if str(given.get("precision")) in _PURE:
+        faults.append(
+            f"trainer.precision: expected 32-true, bf16-mixed or 16-mixed, since pictures and losses stay in float32; got "
+            f"{given['precision']!r}."
+        )
     device = _device(config.train.device)
     if device is None:
         faults.append(f"train.device: expected cpu, mps, or numbers of GPUs such as 0 or 0,1; got {config.train.device!r}.")

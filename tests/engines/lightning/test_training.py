@@ -298,7 +298,7 @@ def test_other_seeds_give_other_students(data: Path, tmp_path: Path) -> None:
 def test_faults_of_the_configuration_are_all_named(data: Path, tmp_path: Path) -> None:
     faulty = configure(
         data,
-        trainer={"max_epochs": 3, "devicez": 1, "strategy": "fsdp"},
+        trainer={"max_epochs": 3, "devicez": 1, "strategy": "fsdp", "precision": "bf16-true"},
         augment=[{"HorizontalFlop": {}}],
         train={"device": "tpu", "imgsz": 64},
     )
@@ -308,6 +308,7 @@ def test_faults_of_the_configuration_are_all_named(data: Path, tmp_path: Path) -
         r"trainer\.max_epochs: set by another section",
         r"trainer\.devicez: unknown to Lightning's Trainer; got 1",
         r"trainer\.strategy: expected one of \['auto', 'ddp'\]",
+        r"trainer\.precision: expected 32-true, bf16-mixed or 16-mixed, .* got 'bf16-true'",
         r"train\.device: expected cpu, mps",
         r"augment\.0: .*HorizontalFlop",
     ):
