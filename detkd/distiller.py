@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from detkd.balance import Balance, BalanceName, FixedWeights, GradientRatio, Uncertainty
 from detkd.errors import AdapterError
 from detkd.losses import LOSSES
+from detkd.modes import evaluating
 from detkd.second_stage import with_regions
 from detkd.teacher_terms import TeacherTerms, Term
 from detkd.teachers.ensemble import EnsembleName, confidence_weights, label_loss, scale_gradients
@@ -113,17 +114,14 @@ class Distiller(nn.Module):
             ArgumentError: If the tensors of teacher and student do not fit each other.
         """
         model = self._student.model
-        training = model.training
         self.attach()
         try:
-            with torch.no_grad():
-                model.eval()  # batch statistics of a trial must not stay in the student
+            with torch.no_grad(), evaluating(model):  # batch statistics of a trial must not stay in the student
                 self._student.run(images)
                 nothing = Targets(images.new_zeros(len(images), 0, 4), images.new_zeros(len(images), 0, dtype=torch.long))
                 self._compute([term.name for term in self._terms], images, nothing, self._run_teachers(images, None))
         finally:
             self.detach()
-            model.train(training)
 
     def forward(
         self, images: Tensor, targets: Targets, task_loss: Tensor, views: Sequence[Any] | None = None

@@ -42,6 +42,14 @@ def sharp(name: str) -> LiveTeacher:
     return LiveTeacher(UltralyticsAdapter(model))
 
 
+def test_a_trial_leaves_frozen_statistics_frozen_and_the_others_at_work(student: nn.Module, images: torch.Tensor) -> None:
+    norms = [module for module in student.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    for norm in norms[:5]:
+        norm.eval()
+    make(student, [sharp("yolov8n")], Term("pkd")).try_out(images)
+    assert [norm.training for norm in norms] == [False] * 5 + [True] * (len(norms) - 5)
+
+
 def distil(student: nn.Module, distiller: Distiller, images: torch.Tensor) -> tuple[object, list[torch.Tensor]]:
     """One step's distillation, and the gradients that it leaves at the student."""
     distiller.attach()

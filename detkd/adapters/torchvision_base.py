@@ -10,6 +10,7 @@ from torchvision.models.detection.image_list import ImageList
 
 from detkd.errors import AdapterError
 from detkd.hooks import Capture
+from detkd.modes import evaluating
 from detkd.types import DensePredictions, DetectorOutputs
 
 if TYPE_CHECKING:
@@ -217,10 +218,5 @@ def _probe_levels(backbone: nn.Module, size: tuple[int, int] | None) -> tuple[Ma
 @torch.no_grad()
 def _run_unchanged(backbone: nn.Module, size: tuple[int, int]) -> Mapping[str, Tensor]:
     """Run a backbone on a black image in evaluation mode, and leave every module in the mode that it was in."""
-    modes = {module: module.training for module in backbone.modules()}
-    backbone.eval()
-    try:
+    with evaluating(backbone):
         return level_maps(backbone(next(backbone.parameters()).new_zeros(1, 3, *size)))
-    finally:
-        for module, training in modes.items():
-            module.training = training

@@ -15,6 +15,7 @@ from detkd.data.augment import Augmentation
 from detkd.data.loading import single_threaded
 from detkd.data.pictures import read_picture
 from detkd.errors import DataError
+from detkd.modes import evaluating
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,7 +39,7 @@ def predict_coco(
     Args:
         model: Called with a list of RGB pictures in [0, 1], [3, imgsz, imgsz] each, it returns for each of them a dict of
             ``boxes`` (x1, y1, x2, y2), ``scores``, ``labels`` that count the classes from 1, and of a Mask R-CNN ``masks``.
-            Its training mode is restored.
+            The mode of each of its modules is restored.
         images: Image files; each is found in the ground truth by its name.
         ground_truth: COCO ground truth that gives image and category ids. Classes are matched by name.
         class_names: The model's classes, in the order of their labels.
@@ -72,17 +73,13 @@ def predict_coco(
         worker_init_fn=single_threaded,
         generator=torch.Generator(),  # or the loader would draw from the caller's
     )
-    training = model.training
-    model.eval()
     detections: list[dict[str, Any]] = []
-    try:
+    # Inference mode would leave tensors in the model's caches that cannot be trained with.
+    with evaluating(model), torch.no_grad():
         for samples in loader:
-            with torch.no_grad():  # inference mode would leave tensors in the model's caches that cannot be trained with
-                results = model([sample.pixels.to(device) for sample in samples])
+            results = model([sample.pixels.to(device) for sample in samples])
             for sample, result in zip(samples, results, strict=True):
                 detections += _as_coco(result, sample.frame, ids[sample.name], labels)
-    finally:
-        model.train(training)
     return detections
 
 

@@ -53,8 +53,10 @@ def test_boxes_come_back_in_the_pictures_own_pixels(tmp_path: Path) -> None:
         annotation = {"id": index + 1, "image_id": index + 10, "category_id": 5, "bbox": [x, y, w, h], "area": w * h}
         truth["annotations"].append({**annotation, "iscrowd": 0})
     model = WhiteBox().train()
+    model.frozen = nn.BatchNorm2d(1).eval()
     found = predict_coco(model, paths, truth, class_names=("disc", "ring"), imgsz=96, batch=3)
     assert model.training
+    assert not model.frozen.training
     assert predict_coco(model, paths, truth, class_names=("disc", "ring"), imgsz=96, batch=1, workers=1) == found
     assert set(model.sizes) == {torch.Size((3, 96, 96))}
     assert len(found) == 4
