@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from detkd.errors import ConfigError, DetkdError
@@ -86,6 +87,8 @@ def trainer_arguments(config: DetectionConfig) -> dict[str, Any]:
             f"trainer.precision: expected 32-true, bf16-mixed or 16-mixed, since pictures and losses stay in float32; got "
             f"{given['precision']!r}."
         )
+    if given.get("logger") == "tensorboard" and find_spec("tensorboard") is None:
+        faults.append("trainer.logger: tensorboard is not installed: pip install tensorboard, or leave the logger out.")
     device = _device(config.train.device)
     if device is None:
         faults.append(f"train.device: expected cpu, mps, or numbers of GPUs such as 0 or 0,1; got {config.train.device!r}.")

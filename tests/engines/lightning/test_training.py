@@ -333,6 +333,12 @@ def test_what_lightning_refuses_is_refused_before_anything_is_written(data: Path
     assert not (tmp_path / "runs").exists()
 
 
+def test_tensorboard_is_asked_for_where_it_is_missing(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("detkd.engines.lightning.arguments.find_spec", lambda _: None)
+    with pytest.raises(ConfigError, match=r"trainer.logger: tensorboard is not installed: pip install tensorboard"):
+        check(configure(data, output=str(tmp_path / "runs"), trainer={"logger": "tensorboard"}))
+
+
 def test_detectors_of_torchvision_distil_by_the_same_code_as_yolo(data: Path, tmp_path: Path) -> None:
     def build(width: float, role: str) -> nn.Module:
         few = {"pre_nms": 32, "post_nms": 32, "sampled": 16}
