@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from detkd.types import Detections
@@ -62,7 +61,7 @@ def detect(found: Detections) -> Detections:
     """
     from torchvision.ops import batched_nms
 
-    best, classes = found.scores.max(2) if found.scores.shape[1] else (found.scores.sum(2), found.scores.sum(2).long())
+    best, classes = found.scores.max(2)
     boxes, scores = [], []
     for index, image in enumerate(best):
         top = image.topk(min(CANDIDATES, len(image))).indices
@@ -70,12 +69,9 @@ def detect(found: Detections) -> Detections:
         kept = top[batched_nms(found.boxes[index, top], image[top], classes[index, top], OVERLAP)[:LIMIT]]
         boxes.append(found.boxes[index, kept])
         scores.append(found.scores[index, kept])
-    # One column at least: losses take the best of an image's detections.
-    width = max(1, *(len(part) for part in boxes)) if boxes else 1
-    return Detections(_stack(boxes, width, found.boxes), _stack(scores, width, found.scores))
+    return Detections(_stack(boxes, found.boxes), _stack(scores, found.scores))
 
 
-def _stack(parts: list[Tensor], width: int, like: Tensor) -> Tensor:
-    if not parts:
-        return like.new_zeros(0, width, like.shape[2])
-    return torch.stack([F.pad(part, (0, 0, 0, width - len(part))) for part in parts])
+def _stack(parts: list[Tensor], like: Tensor) -> Tensor:
+    """Rows of images padded with zeros to the largest count, and to one at least: losses take the best of an image's."""
+    return pad_sequence([*parts, like.new_zeros(1, like.shape[2])], batch_first=True)[:-1]

@@ -167,6 +167,8 @@ class Distiller(nn.Module):
         size = (images.shape[2], images.shape[3])
         if any(terms.places[name] in {"regions", "masks"} for terms in self._pairs() for name in names):
             student = with_regions(self._student, student, size)  # training has shown it regions, a trial has not
+        if self._ensemble == "ca_mkd":  # which judges a teacher by its candidates, as terms may learn from them, too
+            outputs = [terms.with_regions(output, size) for terms, output in zip(self._pairs(), outputs, strict=True)]
         aligned = [terms.pairing.align(student, teacher) for terms, teacher in zip(self._pairs(), outputs, strict=True)]
         shares, per_image = self._shares(outputs, targets, size)
         totals: dict[str, Tensor] = {}

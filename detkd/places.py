@@ -81,12 +81,18 @@ def _dense_names(student: DetectorAdapter) -> set[str]:
 
 
 def check_fit(
-    name: str, inputs: Collection[str], student: DetectorAdapter, teacher: DetectorAdapter, pairing: Pairing
+    name: str,
+    place: Place,
+    inputs: Collection[str],
+    student: DetectorAdapter,
+    teacher: DetectorAdapter,
+    pairing: Pairing,
 ) -> None:
     """Refuse at the start what would only show as nonsense in the middle of a training run.
 
     Args:
         name: The loss.
+        place: Where it works, from :func:`find_place`.
         inputs: The names that it asks for.
         student: Adapter of the student.
         teacher: Adapter of the teacher.
@@ -95,7 +101,7 @@ def check_fit(
     Raises:
         AdapterError: If the teacher lacks what the loss needs, or says it of other classes or anchors.
     """
-    wanted, place = set(inputs), find_place(name, inputs, student)
+    wanted = set(inputs)
     objectness = place == "dense" and student.dense == "objectness"
     if place in {"regions", "masks"} or (wanted & NEEDS_CLASSES and not objectness):
         pairing.check_classes(name)

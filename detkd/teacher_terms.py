@@ -81,8 +81,8 @@ class TeacherTerms(nn.Module):
         self.pairing = Pairing(student, teacher.adapter, classes=teacher.classes, scale=teacher.scale)
         self._inputs = {term.name: loss_inputs(term.name) for term in terms}
         self.places = {name: find_place(name, inputs, student) for name, inputs in self._inputs.items()}
-        for name, inputs in self._inputs.items():
-            check_fit(name, inputs, student, teacher.adapter, self.pairing)
+        for name, place in self.places.items():
+            check_fit(name, place, self._inputs[name], student, teacher.adapter, self.pairing)
         self.losses = nn.ModuleDict({term.name: self._build_loss(term) for term in terms})
         self.aligners = nn.ModuleDict({name: aligners for name in self.losses if (aligners := self._build_aligners(name))})
 
@@ -109,10 +109,9 @@ class TeacherTerms(nn.Module):
         inputs = {key for name in names for key in self._inputs[name]}
         levels = level_tensors(teacher, targets.boxes, size) if "levels" in places else []
         found = self._detected(whole, size) if inputs & DETECTED_NAMES else {}
-        heads = [
-            dense_tensors(student, teacher, pair, targets.boxes, size) | found
-            for pair in zip(student.dense, teacher.dense, strict=False)  # of end-to-end and other models, the common one
-        ]
+        pairs = zip(student.dense, teacher.dense, strict=False)  # of end-to-end and other models, the common one
+        dense = places & {"dense", "crossed"}
+        heads = [dense_tensors(student, teacher, pair, targets.boxes, size) | found for pair in pairs] if dense else []
         regions = self._regions(inputs, student.regions, whole, targets, size) | found if "regions" in places else {}
         masks = self._masks(student.masks, whole, targets, size) if "masks" in places else {}
         terms = {}
@@ -137,8 +136,16 @@ class TeacherTerms(nn.Module):
             whole: The teacher's outputs in its own frame.
             size: Height and width of the student's input in pixels.
         """
-        outputs = with_regions(self._teacher, whole, self._teacher_size(size))
-        return candidates(self.pairing.all_levels(outputs))
+        return candidates(self.pairing.all_levels(self.with_regions(whole, size)))
+
+    def with_regions(self, whole: DetectorOutputs, size: tuple[int, int]) -> DetectorOutputs:
+        """The teacher's outputs with what its second stage, if it has one, says of its own proposals.
+
+        Args:
+            whole: The teacher's outputs in its own frame.
+            size: Height and width of the student's input in pixels.
+        """
+        return with_regions(self._teacher, whole, self._teacher_size(size))
 
     def _detected(self, whole: DetectorOutputs, size: tuple[int, int]) -> dict[str, Tensor]:
         """What is offered under ``DETECTED_NAMES``."""

@@ -240,7 +240,10 @@ def test_teachers_of_two_families_are_weighed_by_their_confidence() -> None:
     student = faster_rcnn()
     teachers = [live(faster_rcnn()), live(build("yolo11n", CLASSES))]
     distiller = make(student, teachers, Term("region_label"), Term("pkd"), ensemble="ca_mkd")
+    calls: list[Any] = []
+    teachers[0].adapter.model.roi_heads.box_head.register_forward_hook(lambda *_: calls.append(1))
     result, gradients = step(student, distiller)
+    assert len(calls) == 1  # for its confidence and for what it detects
     assert all(value > 0 for value in result.terms.values())
     assert gradients
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from detkd.adapters.torchvision_base import TorchvisionAdapter, centres, decode
 from detkd.errors import AdapterError
+from detkd.modes import evaluating
 from detkd.types import DensePredictions, DetectorOutputs, MaskPredictions, RegionPredictions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
-    from torch import Tensor, nn
+    from torch import Tensor
     from torchvision.models.detection import FasterRCNN
 
     from detkd.adapters.base import DenseKind
@@ -90,7 +90,7 @@ class FasterRCNNAdapter(TorchvisionAdapter):
             for cell, feature in zip(self.anchor_shapes, outputs.features, strict=True)
         ]
         rpn = self.model.rpn
-        with _testing(rpn):
+        with evaluating(rpn):
             logits = objectness.logits[:, 0].to(objectness.boxes.dtype)
             proposals, _ = rpn.filter_proposals(objectness.boxes, logits, [size] * len(logits), counts)
         return tuple(proposals)
@@ -122,16 +122,6 @@ class FasterRCNNAdapter(TorchvisionAdapter):
         decoded: Tensor = self.model.roi_heads.box_coder.decode_single(deltas.to(dtype), torch.cat(exact))
         # Four numbers a class; those of the background are never trained.
         return RegionPredictions(proposals=exact, logits=logits, boxes=decoded.unflatten(1, (-1, 4))[:, 1:])
-
-
-@contextmanager
-def _testing(module: nn.Module) -> Iterator[None]:
-    """Let a module count as in evaluation, without touching those inside it."""
-    training, module.training = module.training, False
-    try:
-        yield
-    finally:
-        module.training = training
 
 
 def _by_anchor(levels: Sequence[Tensor], values: int) -> Any:
