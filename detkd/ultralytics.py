@@ -23,7 +23,7 @@ from detkd.config import parse_distillation
 from detkd.engines.caching import make_caches
 from detkd.engines.distillation import build_distiller
 from detkd.engines.distilling.ultralytics import distilling
-from detkd.engines.families import build_model
+from detkd.engines.families import build_teacher
 from detkd.engines.ultralytics import torch_device
 from detkd.engines.views.ultralytics import load_views, replaying
 from detkd.errors import ConfigError
@@ -86,9 +86,7 @@ def distill_trainer(
     def make_distiller(trainer: Any, student: nn.Module) -> Distiller:
         names = list(trainer.data["names"].values())
         imgsz = trainer.args.imgsz
-        models = [
-            build_model(spec, names, role="teacher", imgsz=round(imgsz * spec.scale))[0] for spec in config.all_teachers
-        ]
+        models = [build_teacher(spec, names, imgsz)[0] for spec in config.all_teachers]
         if config.inherit and not trainer.resume:
             select_weights(student, models[0])
         pictures = None if config.views is None else trainer.train_loader.dataset

@@ -61,7 +61,7 @@ def _evaluate(arguments: argparse.Namespace) -> CocoMetrics:
     family = FAMILIES[ModelConfig(weights=arguments.weights).family]
     model = family.load(arguments.weights, arguments.imgsz)
     imgsz = family.imgsz(model) if arguments.imgsz is None else arguments.imgsz
-    found = family.predict(model, dataset.images(arguments.split), truth, imgsz)
+    found = family.predictor(model)(dataset.images(arguments.split), truth, imgsz=imgsz)
     return evaluate_coco(truth, found, arguments.iou_type)
 
 

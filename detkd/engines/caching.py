@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from detkd.data.detection import DetectionDataset, check_dataset
 from detkd.engines.distillation import cache_source
-from detkd.engines.families import FAMILIES, build_model
+from detkd.engines.families import FAMILIES, build_model, build_teacher
 from detkd.errors import ConfigError
 from detkd.report.console import RunsProgress
 from detkd.teachers.making import CacheMaker
@@ -77,7 +77,7 @@ def make_caches(
     for spec in config.all_teachers:
         if spec.cache is None:
             continue
-        teacher, origin = build_model(spec, names, role="teacher", imgsz=round(imgsz * spec.scale))
+        teacher, origin = build_teacher(spec, names, imgsz)
         print(f"teacher: {origin}")
         _make(cache_source(student, teacher.to(device), spec, config, pictures), spec.cache, batch)
         folders.append(spec.cache)

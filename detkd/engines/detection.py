@@ -8,7 +8,7 @@ import resource
 import sys
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -17,7 +17,7 @@ from detkd.adapters.families import make_adapter
 from detkd.config import dump_config
 from detkd.data.detection import DetectionDataset, check_dataset
 from detkd.engines.distillation import build_distiller
-from detkd.engines.families import FAMILIES, build_model
+from detkd.engines.families import FAMILIES, build_model, build_teacher
 from detkd.errors import ConfigError, DataError, WeightsError
 from detkd.evaluation.coco import evaluate_coco
 from detkd.evaluation.cost import measure_cost
@@ -30,7 +30,7 @@ from detkd.report.pictures import detection_panels
 from detkd.report.plots import plot_training
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from torch import nn
@@ -76,12 +76,11 @@ def run_detection(config: DetectionConfig, *, resume: bool = False) -> Path:
     if not is_first_process():
         return folder
     copy_file(trained.checkpoint, folder / family.checkpoint)
-    families, classes = {"student": family}, {"student": dict[str, str]()}
-    models = {"student": family.load(folder / family.checkpoint, config.train.imgsz)}
+    models = {"student": _Judged(family.load(folder / family.checkpoint, config.train.imgsz), family, {})}
     roles = ["teacher"] if len(teachers) == 1 else [f"teacher {number + 1}" for number in range(len(teachers))]
     for role, teacher, spec in zip(roles, teachers, config.distill.all_teachers if config.distill else (), strict=True):
-        models[role], families[role], classes[role] = teacher.cpu(), FAMILIES[spec.family], spec.classes or {}
-    report = _evaluate(models, families, classes, dataset, config, folder)
+        models[role] = _Judged(teacher.cpu(), FAMILIES[spec.family], spec.classes or {})
+    report = _evaluate(models, dataset, config, folder)
     results = {
         "schema_version": SCHEMA_VERSION,
         "task": "detect",
@@ -154,8 +153,7 @@ def build_models(config: DetectionConfig, dataset: DetectionDataset) -> tuple[nn
         return student, [], None
     teachers = []
     for spec in config.distill.all_teachers:
-        size = round(config.train.imgsz * spec.scale)
-        teacher, origin = build_model(spec, dataset.names, role="teacher", imgsz=size)
+        teacher, origin = build_teacher(spec, dataset.names, config.train.imgsz)
         say(f"teacher: {origin}")
         teachers.append(teacher)
     if config.distill.inherit:
@@ -202,28 +200,29 @@ def _check_folder(folder: Path, config: DetectionConfig, resume: bool) -> None:
         )
 
 
-def _evaluate(
-    models: Mapping[str, nn.Module],
-    families: Mapping[str, Family],
-    classes: Mapping[str, Mapping[str, str]],
-    dataset: DetectionDataset,
-    config: DetectionConfig,
-    folder: Path,
-) -> dict[str, Any]:
-    """COCO metrics on every wanted split, and cost, of each model; pictures of the last split.
+class _Judged(NamedTuple):
+    """A model at the end of a run, and its name of each class that it calls otherwise than the data set."""
 
-    `classes` has each model's name of a class that it calls otherwise than the data set.
-    """
-    costs = measure_cost(models, config.train.imgsz)
+    model: nn.Module
+    family: Family
+    classes: Mapping[str, str]
+
+
+def _evaluate(
+    models: Mapping[str, _Judged], dataset: DetectionDataset, config: DetectionConfig, folder: Path
+) -> dict[str, Any]:
+    """COCO metrics on every wanted split, and cost, of each model; pictures of the last split."""
+    costs = measure_cost({role: judged.model for role, judged in models.items()}, config.train.imgsz)
     report: dict[str, Any] = {}
     last = config.evaluate[-1]
     truths = {split: dataset.coco(split) for split in config.evaluate}
     columns = {"ground truth": truths[last]["annotations"]}
-    for role, model in models.items():
+    for role, (model, family, classes) in models.items():
         metrics = {}
+        predict, names = family.predictor(model), make_adapter(model).class_names
         for split, truth in truths.items():
-            named = _in_words_of(model, classes[role], truth)
-            found = families[role].predict(model, dataset.images(split), named, config.train.imgsz)
+            named = _in_words_of(names, classes, truth)
+            found = predict(dataset.images(split), named, imgsz=config.train.imgsz)
             found = [detection for detection in found if detection["category_id"] is not None]
             if split == last:
                 columns[role] = found
@@ -233,11 +232,11 @@ def _evaluate(
     return report
 
 
-def _in_words_of(model: nn.Module, classes: Mapping[str, str], truth: Mapping[str, Any]) -> dict[str, Any]:
+def _in_words_of(names: Sequence[str], classes: Mapping[str, str], truth: Mapping[str, Any]) -> dict[str, Any]:
     """Ground truth with a model's names of its classes; what else the model knows is there without an id."""
     categories = [{**category, "name": classes.get(category["name"], category["name"])} for category in truth["categories"]]
     known = {category["name"] for category in categories}
-    others = [{"id": None, "name": name} for name in make_adapter(model).class_names if name not in known]
+    others = [{"id": None, "name": name} for name in names if name not in known]
     return {**truth, "categories": [*categories, *others]}
 
 

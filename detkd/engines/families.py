@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from detkd.adapters.ultralytics import as_yolo, load_yolo
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from detkd.config import DetectionConfig, ModelConfig
+    from detkd.config import DetectionConfig, ModelConfig, TeacherConfig
     from detkd.data.detection import DetectionDataset
     from detkd.distiller import Distiller
     from detkd.engines.result import TrainingResult
@@ -82,7 +83,8 @@ class Family:
         imgsz: Side in pixels of the input of a model that was read so.
         build: Builds a model from its configuration, for classes, in a role, for a size of input; and says in a sentence
             where its weights came from.
-        predict: COCO results of a model on image files; see :func:`detkd.evaluation.ultralytics.predict_coco`.
+        predictor: Makes of a model what gives its COCO results on image files, with COCO ground truth that names their ids,
+            at an `imgsz`; see :func:`detkd.evaluation.ultralytics.predict_coco`.
     """
 
     engine: Engine
@@ -90,7 +92,7 @@ class Family:
     load: Callable[[Path, int | None], nn.Module]
     imgsz: Callable[[nn.Module], int]
     build: Callable[[ModelConfig, Sequence[str], str, int], tuple[nn.Module, str]]
-    predict: Callable[[nn.Module, Sequence[Path], dict[str, Any], int], list[dict[str, Any]]]
+    predictor: Callable[[nn.Module], Callable[..., list[dict[str, Any]]]]
 
 
 FAMILIES = {
@@ -100,9 +102,7 @@ FAMILIES = {
         load=lambda path, _: load_yolo(path).model.float(),  # takes any size
         imgsz=lambda model: int(cast("Any", model).args["imgsz"]),
         build=lambda spec, names, role, _: build_yolo(spec, names, role=role),
-        predict=lambda model, images, truth, imgsz: ultralytics_evaluation.predict_coco(
-            as_yolo(model), images, truth, imgsz=imgsz
-        ),
+        predictor=lambda model: partial(ultralytics_evaluation.predict_coco, as_yolo(model)),
     ),
     "torchvision": Family(
         engine=lightning,
@@ -110,8 +110,8 @@ FAMILIES = {
         load=torchvision.load_model,
         imgsz=lambda model: int(cast("Any", model).architecture.imgsz),
         build=lambda spec, names, role, imgsz: torchvision.build_model(spec, names, role=role, imgsz=imgsz),
-        predict=lambda model, images, truth, imgsz: torchvision_evaluation.predict_coco(
-            model, images, truth, class_names=cast("Any", model).class_names, imgsz=imgsz
+        predictor=lambda model: partial(
+            torchvision_evaluation.predict_coco, model, class_names=cast("Any", model).class_names
         ),
     ),
 }
@@ -134,3 +134,8 @@ def build_model(spec: ModelConfig, class_names: Sequence[str], *, role: str, img
         WeightsError: If the weights are missing, unreadable or fit nothing.
     """
     return FAMILIES[spec.family].build(spec, class_names, role, imgsz)
+
+
+def build_teacher(spec: TeacherConfig, class_names: Sequence[str], imgsz: int) -> tuple[nn.Module, str]:
+    """Build a teacher for the size at which it sees a student's pictures of `imgsz` pixels; see :func:`build_model`."""
+    return build_model(spec, class_names, role="teacher", imgsz=round(imgsz * spec.scale))

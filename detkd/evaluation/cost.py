@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import statistics
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+
+from detkd.modes import evaluating
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,25 +43,20 @@ def measure_cost(models: Mapping[str, nn.Module], imgsz: int) -> dict[str, Model
     Their passes are interleaved, so that noise of the machine hits all of them equally. Training modes are restored.
     """
     images = torch.zeros(1, 3, imgsz, imgsz)
-    modes = {name: model.training for name, model in models.items()}
     times: dict[str, list[float]] = {name: [] for name in models}
     flops = {}
-    try:
-        with torch.no_grad():
-            for name, model in models.items():
-                model.eval()
-                with FlopCounterMode(display=False) as counter:
-                    model(images)
-                flops[name] = counter.get_total_flops()
-            for turn in range(WARM_UP + ROUNDS):
-                for name, model in models.items():
-                    start = time.perf_counter()
-                    model(images)
-                    if turn >= WARM_UP:
-                        times[name].append(time.perf_counter() - start)
-    finally:
+    with ExitStack() as stack, torch.no_grad():
         for name, model in models.items():
-            model.train(modes[name])
+            stack.enter_context(evaluating(model))
+            with FlopCounterMode(display=False) as counter:
+                model(images)
+            flops[name] = counter.get_total_flops()
+        for turn in range(WARM_UP + ROUNDS):
+            for name, model in models.items():
+                start = time.perf_counter()
+                model(images)
+                if turn >= WARM_UP:
+                    times[name].append(time.perf_counter() - start)
     return {
         name: ModelCost(
             parameters=sum(parameter.numel() for parameter in model.parameters()),

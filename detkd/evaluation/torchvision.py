@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from detkd.data.augment import Augmentation
 from detkd.data.loading import single_threaded
 from detkd.data.pictures import read_picture
-from detkd.errors import DataError
+from detkd.evaluation.lookup import category_ids, image_ids
 from detkd.modes import evaluating
 
 if TYPE_CHECKING:
@@ -54,16 +54,7 @@ def predict_coco(
     Raises:
         DataError: If an image or a class of the model is missing from the ground truth.
     """
-    categories = {category["name"]: category["id"] for category in ground_truth["categories"]}
-    if not set(class_names) <= set(categories):
-        raise DataError(
-            f"Expected the model's classes among the data set's {sorted(categories)}, but got {sorted(class_names)}."
-        )
-    ids = {image["file_name"].rsplit("/", 1)[-1]: image["id"] for image in ground_truth["images"]}
-    unknown = [path.name for path in images if path.name not in ids]
-    if unknown:
-        raise DataError(f"Expected {unknown[0]} among the images of the ground truth, but it is not there.")
-    labels = [categories[name] for name in class_names]
+    labels, ids = category_ids(ground_truth, class_names), iter(image_ids(ground_truth, images))
     device = next(model.parameters()).device
     loader = DataLoader(
         _Letterboxed(images, imgsz),
@@ -79,14 +70,13 @@ def predict_coco(
         for samples in loader:
             results = model([sample.pixels.to(device) for sample in samples])
             for sample, result in zip(samples, results, strict=True):
-                detections += _as_coco(result, sample.frame, ids[sample.name], labels)
+                detections += _as_coco(result, sample.frame, next(ids), labels)
     return detections
 
 
 class _Sample(NamedTuple):
     """The network's input [3, S, S] of a picture file, and the picture's width and height: in its own pixels, and in it."""
 
-    name: str
     pixels: Tensor
     frame: Tensor
 
@@ -103,7 +93,7 @@ class _Letterboxed(Dataset[_Sample]):
         height, width, _ = pixels.shape
         result = self._letterbox(pixels, np.array([[0.0, 0.0, width, height]]))
         picture = torch.from_numpy(np.ascontiguousarray(result.pixels.transpose(2, 0, 1))).float() / 255
-        return _Sample(self._images[index].name, picture, torch.tensor([[width, height], result.boxes[0, 2:].tolist()]))
+        return _Sample(picture, torch.tensor([[width, height], result.boxes[0, 2:].tolist()]))
 
 
 def _as_coco(result: dict[str, Tensor], frame: Tensor, image: int, labels: Sequence[int]) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from detkd.errors import DataError
+from detkd.evaluation.lookup import category_ids, image_ids
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,17 +40,10 @@ def predict_coco(
     Raises:
         DataError: If an image or a class of the model is missing from the ground truth.
     """
-    categories = {category["name"]: category["id"] for category in ground_truth["categories"]}
     names: dict[int, str] = dict(model.names)
-    if not set(names.values()) <= set(categories):
-        raise DataError(
-            f"Expected the model's classes among the data set's {sorted(categories)}, but got {sorted(names.values())}."
-        )
-    image_ids = {image["file_name"].rsplit("/", 1)[-1]: image["id"] for image in ground_truth["images"]}
+    categories = dict(zip(names, category_ids(ground_truth, list(names.values())), strict=True))
     detections = []
-    for path in images:
-        if path.name not in image_ids:
-            raise DataError(f"Expected {path.name} among the images of the ground truth, but it is not there.")
+    for path, image in zip(images, image_ids(ground_truth, images), strict=True):
         # One at a time: a batch of unlike pictures would be padded to a common shape, and scores would depend on it.
         with torch.inference_mode():
             (result,) = model.predict(
@@ -62,8 +55,8 @@ def predict_coco(
         ):
             detections.append(
                 {
-                    "image_id": image_ids[path.name],
-                    "category_id": categories[names[int(label)]],
+                    "image_id": image,
+                    "category_id": categories[int(label)],
                     "bbox": [x1, y1, x2 - x1, y2 - y1],
                     "score": score,
                 }
