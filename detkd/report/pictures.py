@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
-from PIL import Image
 
+from detkd.data.pictures import read_picture
 from detkd.files import replacing
 
 if TYPE_CHECKING:
@@ -41,8 +40,7 @@ def detection_panels(
     figure = Figure(figsize=(4.6 * len(columns), 3.6 * len(images) + 0.8), layout="constrained")
     figure.suptitle(f"detections with a score of at least {score_threshold:g}")
     for row, file in enumerate(images):
-        with Image.open(file) as opened:
-            pixels = np.asarray(opened.convert("RGB"))
+        pixels = read_picture(file)
         for column, (title, boxes) in enumerate(columns.items()):
             axes = figure.add_subplot(len(images), len(columns), row * len(columns) + column + 1)
             axes.imshow(pixels)
