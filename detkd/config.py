@@ -28,16 +28,21 @@ if TYPE_CHECKING:
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
-# The recommended recipe of each kind of student. For YOLO: what else was tried beside it gained less, see docs/results.md.
-DEFAULT_TERMS: dict[str, dict[str, Any]] = {
-    "one-stage": {"bckd": {}},
-    "two-stage": {"pkd": {}, "dkd": {"beta": 0.25, "temperature": 1.0}, "bounded_box": {}},
-}
 TWO_STAGE = ("fasterrcnn_", "maskrcnn_")
 FamilyName = Literal["yolo", "torchvision"]
 TORCHVISION = (*TWO_STAGE, "retinanet_", "fcos_", "ssdlite320_")  # how its models' names begin
 SCALES = (0.5, 1.0, 2.0, 4.0)
 TERM_KEYS = ("weight", "schedule")  # of every term, beside its loss's own arguments
+
+
+def default_terms(student: str | None) -> dict[str, Any]:
+    """The recommended terms for a student of a model's name.
+
+    For YOLO: what else was tried beside it gained less, see docs/results.md.
+    """
+    if str(student).startswith(TWO_STAGE):
+        return {"pkd": {}, "dkd": {"beta": 0.25, "temperature": 1.0}, "bounded_box": {}}
+    return {"bckd": {}}
 
 
 class _Strict(BaseModel):
@@ -99,7 +104,7 @@ class DistillConfig(_Strict):
     )
     ensemble: EnsembleName = Field("mean", description="how several teachers are weighed")
     terms: dict[str, Any] = Field(
-        default_factory=lambda: dict(DEFAULT_TERMS["one-stage"]),
+        default_factory=lambda: default_terms(None),
         min_length=1,
         description="loss name to its weight, schedule and arguments; null leaves the loss out",
     )
@@ -223,8 +228,9 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> DetectionConfig:
 def parse_config(tree: Mapping[str, Any]) -> DetectionConfig:
     """Validate a configuration tree; see :func:`load_config`."""
     distill = tree.get("distill")
-    kind = "two-stage" if _names_two_stages(tree.get("student")) else "one-stage"
-    resolved, faults = _resolve_terms(distill if isinstance(distill, dict) else {}, kind, ("distill",))
+    student = tree.get("student")
+    terms = default_terms(student.get("model") if isinstance(student, dict) else None)
+    resolved, faults = _resolve_terms(distill if isinstance(distill, dict) else {}, terms, ("distill",))
     config = _validate(DetectionConfig, tree, faults)
     if config.family != "yolo":
         left_out = {key: default for key, default in _LIGHTNING.items() if getattr(config, key) is None}
@@ -236,7 +242,7 @@ def parse_config(tree: Mapping[str, Any]) -> DetectionConfig:
 
 def parse_distillation(tree: Mapping[str, Any]) -> DistillConfig:
     """Validate the `distill` section alone; see :func:`load_config`."""
-    resolved, faults = _resolve_terms(tree, "one-stage", ())
+    resolved, faults = _resolve_terms(tree, default_terms(None), ())
     return _validate(DistillConfig, tree, faults).model_copy(update={"terms": resolved})
 
 
@@ -261,15 +267,13 @@ def _validate(model: type[_Model], tree: Mapping[str, Any], faults: Sequence[str
     return valid
 
 
-def _names_two_stages(student: Any) -> bool:
-    return isinstance(student, dict) and str(student.get("model")).startswith(TWO_STAGE)
-
-
-def _resolve_terms(distill: Mapping[str, Any], kind: str, prefix: tuple[str, ...]) -> tuple[dict[str, Any], list[str]]:
+def _resolve_terms(
+    distill: Mapping[str, Any], default: Mapping[str, Any], prefix: tuple[str, ...]
+) -> tuple[dict[str, Any], list[str]]:
     """Fill every term's arguments with the defaults of its loss module, and collect what is wrong with them."""
     given = distill.get("terms")
     if given is None:
-        given = DEFAULT_TERMS[kind]
+        given = default
     resolved: dict[str, Any] = {}
     faults: list[str] = []
     for name, arguments in given.items() if isinstance(given, dict) else ():

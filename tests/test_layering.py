@@ -25,6 +25,7 @@ ALLOWED = {
     "hooks": {"errors"},
     "weights": {"errors"},
     "modes": set(),
+    "seeds": set(),
     "adapters": {"hooks", "modes", "errors", "types", "weights"},
     "aligners": set(),
     "balance": set(),
@@ -52,7 +53,7 @@ ALLOWED = {
     "models": {"adapters", "config", "errors", "files", "weights"},
     "lightning_config": set(),
     "config": {"balance", "lightning_config", "losses", "schedules", "teacher_terms", "teachers", "errors"},
-    "data": {"errors", "files"},
+    "data": {"errors", "files", "seeds"},
     "evaluation": {"errors", "data", "modes"},
     "engines": {
         "adapters",
@@ -68,11 +69,12 @@ ALLOWED = {
         "models",
         "processes",
         "report",
+        "seeds",
         "teacher_terms",
         "teachers",
         "types",
     },
-    "report": {"files"},
+    "report": {"data", "files"},
     "ultralytics": {"adapters", "balance", "config", "distiller", "engines", "errors", "inherit", "teachers"},
 }
 

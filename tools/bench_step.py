@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import torch
 
 from detkd.cli import run
+from detkd.config import ModelConfig
 from detkd.memory import keep_freed_memory
 from detkd.types import Targets
 
@@ -147,7 +148,7 @@ class Batch:
 
 def contestants(arguments: argparse.Namespace, folder: Path) -> dict[str, Callable[[], Any]]:
     """What takes turns, by its title; a cache is made in the folder."""
-    from detkd.config import DEFAULT_TERMS, TWO_STAGE, ModelConfig, parse_distillation
+    from detkd.config import default_terms, parse_distillation
     from detkd.engines.distillation import build_distiller, cache_source
     from detkd.engines.families import build_model
     from detkd.teachers.making import CacheMaker
@@ -172,9 +173,7 @@ def contestants(arguments: argparse.Namespace, folder: Path) -> dict[str, Callab
 
     images = torch.rand(arguments.batch, 3, arguments.imgsz, arguments.imgsz)
     labels = random_labels(arguments.batch, arguments.imgsz)
-    terms: dict[str, Any] = DEFAULT_TERMS["two-stage" if arguments.student.startswith(TWO_STAGE) else "one-stage"]
-    if arguments.terms:
-        terms = {name: {} for name in arguments.terms.split(",")}
+    terms = {name: {} for name in arguments.terms.split(",")} if arguments.terms else default_terms(arguments.student)
     pictures = Batch(images)
     steps: dict[str, Callable[[], Any]] = {
         PLAIN: step(student(), images, labels, None),
@@ -244,7 +243,7 @@ def main() -> None:
         settings = {key: value for key, value in vars(arguments).items() if key != "output"}
         report = {"settings": settings, "machine": platform.machine(), "torch": torch.__version__, "milliseconds": found}
         arguments.output.mkdir(parents=True, exist_ok=True)
-        family = "yolo" if arguments.student.endswith(".yaml") else "torchvision"
+        family = ModelConfig(model=arguments.student).family
         (arguments.output / f"step-cpu-{family}.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 

@@ -72,6 +72,11 @@ class DetectionDataset:
         annotations = {split: below(f"annotations.{split}", place) for split, place in places.items()}
         return cls(path, root, _names(path, tree.get("names")), splits, kind, annotations)
 
+    @property
+    def watched(self) -> str:
+        """The split that training is watched on: ``val``, or the training images where there is none."""
+        return "val" if "val" in self.splits else "train"
+
     def images(self, split: str) -> list[Path]:
         """List the images of a split: of ``coco`` as its json lists them, else in order of their names.
 
@@ -159,8 +164,7 @@ class DetectionDataset:
             **{split: str(folder) for split, folder in self.splits.items()},
             "names": dict(enumerate(self.names)),
         }
-        # ultralytics insists on a val split; where there is none, training is watched on the training images.
-        content.setdefault("val", content.get("train"))
+        content.setdefault("val", content.get(self.watched))  # ultralytics insists on one
         write_text(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 
     def _place(self, split: str) -> Path:

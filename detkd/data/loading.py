@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -13,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from detkd.data.pictures import read_picture
 from detkd.errors import DataError
+from detkd.seeds import seed_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,8 +71,7 @@ class AugmentedPictures(Dataset[Batch]):
         image = self.images[address[0]]
         real = np.flatnonzero(~image.crowd)
         masks = _masks(image, real) if self.masks else None
-        name = f"{self.salt} {address[1]} {address[0]}"
-        seed = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=4).digest(), "big")
+        seed = seed_of(f"{self.salt} {address[1]} {address[0]}")
         result = self.augmentation(read_picture(image.path), image.boxes[real], masks, seed=seed)
         target = {
             "boxes": torch.from_numpy(result.boxes).float(),

@@ -120,8 +120,7 @@ def load_data(config: DetectionConfig) -> DetectionDataset:
             f"{config.data}: expected `format: yolo` for a YOLO student, which ultralytics trains, but got "
             f"{dataset.format}. Convert the labels, or take a detector of torchvision."
         )
-    watched = "val" if "val" in dataset.splits else "train"
-    check_dataset(dataset, ("train", watched, *config.evaluate))
+    check_dataset(dataset, ("train", dataset.watched, *config.evaluate))
     return dataset
 
 

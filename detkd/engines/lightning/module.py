@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from detkd.engines.lightning.optimizers import make_optimizer, make_schedule
 from detkd.engines.views.lightning import STAGE
 from detkd.engines.weight_log import WeightLog
+from detkd.seeds import seed_of
 from detkd.teachers.store import View
 from detkd.types import Targets
 
@@ -58,8 +58,7 @@ class DetectorModule(LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Let every epoch draw from a seed of its own, so that a resumed run draws what an uninterrupted one does."""
-        name = f"{self._seed} {self.current_epoch} {self.global_rank}"
-        torch.manual_seed(int.from_bytes(hashlib.blake2b(name.encode(), digest_size=4).digest(), "big"))
+        torch.manual_seed(seed_of(f"{self._seed} {self.current_epoch} {self.global_rank}"))
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """The sum of the student's own losses, and what distillation adds to it."""

@@ -242,8 +242,7 @@ def _judge(
     config: DetectionConfig, dataset: DetectionDataset, trainer: Any, masks: bool
 ) -> Callable[[nn.Module], Mapping[str, float]]:
     """COCO metrics of a model on the validation split, or on the training images where there is none."""
-    split = "val" if "val" in dataset.splits else "train"
-    truth, images = dataset.coco(split), dataset.images(split)
+    truth, images = dataset.coco(dataset.watched), dataset.images(dataset.watched)
     masks = masks and all(annotation.get("segmentation") for annotation in truth["annotations"])
     settings = {"imgsz": config.train.imgsz, "batch": config.train.batch, "workers": _workers(config)}
 

@@ -7,7 +7,6 @@ load lately. Here both depend on the address alone, so a view is the same pictur
 from __future__ import annotations
 
 import copy
-import hashlib
 import random
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from detkd.errors import ConfigError
+from detkd.seeds import seed_of
 from detkd.teachers.store import View, digest
 
 if TYPE_CHECKING:
@@ -281,7 +281,7 @@ def replaying(base: Any, count: int) -> Any:
 @contextmanager
 def _seeded(address: str) -> Iterator[int]:
     """Seed every generator that transforms draw from, and give them back as they were."""
-    seed = int.from_bytes(hashlib.blake2b(address.encode(), digest_size=4).digest(), "big")
+    seed = seed_of(address)
     states = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
     random.seed(seed)
     np.random.seed(seed)
