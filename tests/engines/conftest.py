@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -15,10 +15,29 @@ from detkd.data.detection import DetectionDataset
 from detkd.models.torchvision import build_model, save_model
 from detkd.models.ultralytics import build_yolo
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 NAMES = ("disc", "square")
 TINY = {"model": "yolov5n.yaml", "width": 0.0625}
 FEW = {"pre_nms": 32, "post_nms": 32, "sampled": 16}
 TINY_RCNN = {"model": "fasterrcnn_mobilenet_v3_small_fpn", "width": 0.125, "proposals": FEW}
+
+
+class CutError(Exception):
+    """Stands for a kill."""
+
+
+def _hold_one_thread() -> Iterator[None]:
+    """Sums are taken in the same order in every run, however many processors there are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+one_thread = pytest.fixture(_hold_one_thread, name="one_thread")
+one_thread_for_a_module = pytest.fixture(_hold_one_thread, scope="module", name="one_thread_for_a_module")
 
 
 @pytest.fixture(scope="session")

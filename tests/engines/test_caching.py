@@ -29,22 +29,16 @@ from detkd.teachers.live import LiveTeacher
 from detkd.teachers.store import File, Index, Shard, View, describe
 from detkd.ultralytics import cache_teacher, distill_trainer
 from tests.adapters.families import build
-from tests.engines.conftest import NAMES, configure, settle
+from tests.engines.conftest import NAMES, CutError, configure, settle
 
 if TYPE_CHECKING:
     from detkd.config import DetectionConfig
     from detkd.types import DetectorOutputs
 
+pytestmark = pytest.mark.usefixtures("one_thread_for_a_module")
+
 TERMS = {"bckd": {}, "ld": {}, "pkd": {}, "cross_kd": {}, "hard_label": {}, "score_l2": {}}
 MIXED = {"optimizer": "SGD", "lr0": 1e-4, "warmup_epochs": 0, "mosaic": 1.0, "mixup": 0.3, "close_mosaic": 2}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -126,9 +120,6 @@ def test_a_resumed_run_goes_on_with_the_views_of_its_epochs(
     def watch(self: CachedTeacher, images: torch.Tensor, views: Any = None) -> DetectorOutputs:
         seen.extend(views or ())
         return run(self, images, views)
-
-    class CutError(Exception):
-        pass
 
     def cut(_: object, done: int, values: object) -> None:
         if done == 4:

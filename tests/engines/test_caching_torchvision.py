@@ -25,18 +25,12 @@ from tests.engines.conftest import NAMES, configure, configure_rcnn, settle
 if TYPE_CHECKING:
     from detkd.config import DetectionConfig
 
+pytestmark = pytest.mark.usefixtures("one_thread_for_a_module")
+
 REGIONS = {"pkd": {}, "dkd": {}, "bounded_box": {}, "region_label": {}}
 # Small steps: what is drawn and matched turns on the last digit of a score.
 SLOW = {"name": "sgd", "lr": 1e-5, "warmup_epochs": 0, "schedule": "constant"}
 MOVING = [{"HorizontalFlip": {"p": 0.5}}, {"Affine": {"translate_percent": [-0.2, 0.2], "p": 1.0}}]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -19,23 +19,15 @@ from detkd.adapters.ultralytics import load_yolo
 from detkd.engines.detection import run_detection
 from detkd.engines.lightning import training
 from detkd.errors import AdapterError
-from tests.engines.conftest import NAMES, TINY_RCNN, configure, configure_rcnn
+from tests.engines.conftest import NAMES, TINY_RCNN, CutError, configure, configure_rcnn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from torch import Tensor
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 OWN = {"loss_classifier", "loss_box_reg", "loss_objectness", "loss_rpn_box_reg"}
 ONCE = {"epochs": 1, "imgsz": 64, "batch": 4}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def run(data: Path, output: Path, *, resume: bool = False, **changes: Any) -> Path:
@@ -140,9 +132,6 @@ def test_a_faster_rcnn_teaches_by_the_default_terms_and_leaves_nothing_of_itself
 def test_the_same_settings_give_the_same_student_also_where_a_run_was_cut_short(
     data: Path, rcnn_teacher: Path, distilled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class CutError(Exception):
-        pass
-
     def cut(_: object, done: int, values: object) -> None:
         raise CutError
 

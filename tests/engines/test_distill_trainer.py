@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import torch
@@ -20,25 +20,13 @@ from detkd.teachers.live import LiveTeacher
 from detkd.types import Targets
 from detkd.ultralytics import distill_trainer
 from tests.adapters.families import build
+from tests.engines.conftest import CutError
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 TERMS = {"bckd": {}, "pkd": {}}
 SMALL = {"epochs": 1, "imgsz": 64, "batch": 4, "nbs": 4, "workers": 0, "device": "cpu", "amp": False}
 STEADY = {"optimizer": "AdamW", "lr0": 0.002, "warmup_epochs": 0, "mosaic": 0.0, "plots": False, "verbose": False}
-
-
-class CutError(Exception):
-    """Stands for a kill."""
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def student_yaml(name: str, folder: Path) -> Path:

@@ -19,7 +19,7 @@ from detkd.engines.detection import run_detection
 from detkd.engines.distillation import build_distiller
 from detkd.errors import ConfigError, DataError, WeightsError
 from detkd.models.ultralytics import build_yolo
-from tests.engines.conftest import NAMES, configure
+from tests.engines.conftest import NAMES, CutError, configure
 
 if TYPE_CHECKING:
     from detkd.config import DetectionConfig
@@ -133,9 +133,6 @@ def test_a_run_that_was_cut_short_goes_on_where_it_stopped(
     folder = tmp_path / "run"
     with pytest.raises(ConfigError, match="hold a run to resume"):
         run_detection(config, resume=True)
-
-    class CutError(Exception):
-        pass
 
     def cut(_: object, done: int, values: object) -> None:
         if done == 2:

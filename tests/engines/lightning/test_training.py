@@ -17,26 +17,16 @@ from detkd.engines.distillation import build_distiller
 from detkd.engines.lightning.training import LAST_CHECKPOINT, check, train
 from detkd.errors import ConfigError, DataError, DetkdError
 from detkd.models.torchvision import build_model, load_model
+from tests.engines.conftest import CutError
 from tests.engines.lightning.detectors import QUICK, FeatureDistiller, configure, faster_rcnn, mask_rcnn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from torch import nn
 
     from detkd.engines.result import TrainingResult
 
 
-class CutError(Exception):
-    """Stands for a kill."""
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def run(
