@@ -124,3 +124,46 @@ class Detections:
 
     boxes: Tensor
     scores: Tensor
+
+
+@dataclass(frozen=True)
+class PixelPredictions:
+    """What one head of a segmenter says at every pixel.
+
+    Attributes:
+        logits: [B, K, H, W] at the size of the network's input. Of a softmax head K is 1 + the number of classes,
+            background first; else K is 1, the logit of its only class, or of a boundary.
+        softmax: Whether the channels exclude each other.
+        weights: How much each pixel says, from 0 to 1, [B, H, W]; None where all say the same. A detector rendered as
+            pixels says nothing where it found nothing.
+    """
+
+    logits: Tensor
+    softmax: bool
+    weights: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class SegmenterOutputs:
+    """What a segmenter computed for one batch.
+
+    Attributes:
+        features: Feature maps, finest first, each [B, C_l, H_l, W_l].
+        heads: What is said of the classes, and behind it of the boundaries between objects where the model knows them.
+    """
+
+    features: tuple[Tensor, ...]
+    heads: tuple[PixelPredictions, ...]
+
+
+@dataclass(frozen=True)
+class PixelTargets:
+    """The labels of a batch of pictures, pixel by pixel.
+
+    Attributes:
+        classes: 0 for the background, 1 + the index of the class, -1 where the label says nothing, [B, H, W] of int64.
+        boundary: Whether a pixel lies where an object ends, [B, H, W] of bool; None where no boundaries are learnt.
+    """
+
+    classes: Tensor
+    boundary: Tensor | None = None

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from detkd.types import DensePredictions, DetectorOutputs, MaskPredictions, RegionPredictions
+    from detkd.types import DensePredictions, DetectorOutputs, MaskPredictions, RegionPredictions, SegmenterOutputs
 
 # What a detector says at its anchors: independent classes, classes that exclude each other, or whether there is an object.
 DenseKind = Literal["sigmoid", "softmax", "objectness"]
@@ -101,3 +101,44 @@ class TwoStageAdapter(DetectorAdapter, Protocol):
 
     def mask(self, features: Sequence[Tensor], proposals: Sequence[Tensor], size: tuple[int, int]) -> MaskPredictions:
         """Run the mask head on any regions, where there is one; see :meth:`classify`."""
+
+
+class SegmenterAdapter(Protocol):
+    """A view of one segmenter, teacher or student; see :class:`DetectorAdapter`.
+
+    Attributes:
+        model: The segmenter, as whoever trains it calls it.
+        class_names: Names of the classes, without the background.
+        feature_channels: Channels of each level of features, finest first: of the decoder where it has that stride, else of
+            the encoder.
+        strides: Pixels of the network's input for one step on each level.
+        softmax: Whether its classes exclude each other; a segmenter of one class has a sigmoid instead.
+        boundary: Whether it also says where objects end.
+    """
+
+    model: nn.Module
+    class_names: tuple[str, ...]
+    feature_channels: tuple[int, ...]
+    strides: tuple[int, ...]
+    softmax: bool
+    boundary: bool
+
+    def attach(self) -> None:
+        """Install the hooks; call it on the model object that will run, after any copy was made."""
+
+    def detach(self) -> None:
+        """Remove the hooks and let go of captured tensors."""
+
+    def run(self, images: Tensor) -> None:
+        """Run a forward pass that the hooks see.
+
+        Args:
+            images: RGB in [0, 1], [B, 3, H, W]; they reach the network at this size.
+        """
+
+    def take_outputs(self) -> SegmenterOutputs:
+        """Return what the latest forward pass computed, and let go of it.
+
+        Raises:
+            AdapterError: If no forward pass ran since the last call.
+        """
