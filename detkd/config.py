@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
@@ -17,10 +17,11 @@ from detkd.balance import BalanceName  # noqa: TC001 - pydantic reads annotation
 from detkd.errors import ConfigError
 from detkd.lightning_config import DEFAULT_AUGMENT, LoadingConfig, OptimConfig
 from detkd.losses import LOSSES
+from detkd.model_config import TORCHVISION, TWO_STAGE, FamilyName, ModelConfig, TeacherConfig
 from detkd.schedules import Schedule
+from detkd.segmentation_config import SegmentationSettings
 from detkd.teacher_terms import Term
 from detkd.teachers.ensemble import EnsembleName  # noqa: TC001
-from detkd.teachers.live import PrecisionName  # noqa: TC001
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,71 +29,23 @@ if TYPE_CHECKING:
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
-TWO_STAGE = ("fasterrcnn_", "maskrcnn_")
-FamilyName = Literal["yolo", "torchvision"]
-TORCHVISION = (*TWO_STAGE, "retinanet_", "fcos_", "ssdlite320_")  # how its models' names begin
-SCALES = (0.5, 1.0, 2.0, 4.0)
 TERM_KEYS = ("weight", "schedule")  # of every term, beside its loss's own arguments
 
 
-def default_terms(student: str | None) -> dict[str, Any]:
-    """The recommended terms for a student of a model's name.
+def default_terms(student: ModelConfig) -> dict[str, Any]:
+    """The recommended terms for a student.
 
     For YOLO: what else was tried beside it gained less, see docs/results.md.
     """
-    if str(student).startswith(TWO_STAGE):
+    if student.family == "unet":
+        return {"pixel_kl": {}, "pixel_cwd": {}}
+    if student.architecture.startswith(TWO_STAGE):
         return {"pkd": {}, "dkd": {"beta": 0.25, "temperature": 1.0}, "bounded_box": {}}
     return {"bckd": {}}
 
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ProposalsConfig(_Strict):
-    """How many regions a two-stage detector looks at; fewer are faster."""
-
-    pre_nms: int = Field(gt=0, description="best anchors of a level that become proposals")
-    post_nms: int = Field(gt=0, description="proposals of an image that are left")
-    sampled: int = Field(gt=0, description="of them, and of the labels, those that the second stage trains on")
-
-
-class ModelConfig(_Strict):
-    """A model: its architecture and, or, its weights."""
-
-    model: str | None = Field(None, description="ultralytics yaml, e.g. yolov5n.yaml, or name of a torchvision detector")
-    weights: Path | None = Field(None, description="checkpoint, or plain state dict that fills what fits")
-    width: float | None = Field(None, gt=0, le=4, description="replaces the yaml's width multiple")
-    depth: float | None = Field(None, gt=0, le=4, description="replaces the yaml's depth multiple")
-    proposals: ProposalsConfig | None = Field(None, description="regions of a two-stage detector")
-
-    @property
-    def family(self) -> FamilyName:
-        """The family that the model is of, by its name, or by the kind of its checkpoint."""
-        source = self.model or str(self.weights or "")
-        return "torchvision" if source.endswith(".safetensors") or source.startswith(TORCHVISION) else "yolo"
-
-
-class TeacherConfig(ModelConfig):
-    """A teacher: a model, and how the student meets it."""
-
-    scale: float = Field(1.0, description="side of the teacher's input as a multiple of the student's")
-    classes: dict[str, str] | None = Field(
-        None,
-        description="teacher's class for a student's class whose name differs; classes that the teacher lacks are left out",
-    )
-    precision: PrecisionName | None = Field(None, description="type that the teacher computes in; null follows the student")
-    share: float = Field(1.0, gt=0, description="weight against other teachers, where `ensemble` is mean")
-    cache: Path | None = Field(None, description="folder made by tools/cache_teacher.py, to read its outputs from")
-    views: int = Field(8, ge=1, description="augmented pictures of each image in a cache")
-    anchors: int = Field(512, ge=1, description="anchors of each picture in a cache, those with the best scores")
-
-    @field_validator("scale")
-    @classmethod
-    def _power_of_two(cls, scale: float) -> float:
-        if scale not in SCALES:  # of any other, no two strides would meet
-            raise ValueError(f"expected one of {SCALES}")
-        return scale
 
 
 class DistillConfig(_Strict):
@@ -104,7 +57,7 @@ class DistillConfig(_Strict):
     )
     ensemble: EnsembleName = Field("mean", description="how several teachers are weighed")
     terms: dict[str, Any] = Field(
-        default_factory=lambda: default_terms(None),
+        default_factory=lambda: default_terms(ModelConfig.model_validate({})),
         min_length=1,
         description="loss name to its weight, schedule and arguments; null leaves the loss out",
     )
@@ -165,8 +118,14 @@ class TrainConfig(_Strict):
     device: str = Field("cpu", coerce_numbers_to_str=True, description="cpu, or numbers of GPUs such as 0 or 0,1")
 
 
-class DetectionConfig(_Strict):
-    """One detection run of ``tools/train_det.py``."""
+class RunConfig(_Strict):
+    """One training run: what all tasks have in common.
+
+    Attributes:
+        task: What its students do, by the name of ``detkd.engines.tasks.TASKS``.
+    """
+
+    task: ClassVar[Literal["detect", "segment"]]
 
     name: Name = Field(description="folder of the run below `output`")
     output: Path = Path("runs")
@@ -189,6 +148,12 @@ class DetectionConfig(_Strict):
         """Whose the student is, and so which engine trains it."""
         return self.student.family
 
+
+class DetectionConfig(RunConfig):
+    """One detection run of ``tools/train_det.py``."""
+
+    task: ClassVar[Literal["detect", "segment"]] = "detect"
+
     @model_validator(mode="after")
     def _engine(self) -> DetectionConfig:
         foreign = [key for key in _LIGHTNING if getattr(self, key) is not None] if self.family == "yolo" else []
@@ -201,6 +166,14 @@ class DetectionConfig(_Strict):
         return self
 
 
+class SegmentationConfig(RunConfig):
+    """One segmentation run of ``tools/train_seg.py``."""
+
+    task: ClassVar[Literal["detect", "segment"]] = "segment"
+
+    segment: SegmentationSettings = Field(default_factory=lambda: SegmentationSettings.model_validate({}))
+
+
 # Sections that Lightning's engine alone reads, and what stands in a run's configuration where they are left out.
 _LIGHTNING: dict[str, Any] = {
     "augment": DEFAULT_AUGMENT,
@@ -209,8 +182,8 @@ _LIGHTNING: dict[str, Any] = {
 }
 
 
-def load_config(path: Path, overrides: Sequence[str] = ()) -> DetectionConfig:
-    """Read a configuration file and apply ``key=value`` overrides.
+def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a configuration file and apply ``key=value`` overrides; the student's family says the kind of run.
 
     Args:
         path: A YAML file.
@@ -225,13 +198,13 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> DetectionConfig:
     return parse_config(tree)
 
 
-def parse_config(tree: Mapping[str, Any]) -> DetectionConfig:
+def parse_config(tree: Mapping[str, Any]) -> RunConfig:
     """Validate a configuration tree; see :func:`load_config`."""
     distill = tree.get("distill")
-    student = tree.get("student")
-    terms = default_terms(student.get("model") if isinstance(student, dict) else None)
-    resolved, faults = _resolve_terms(distill if isinstance(distill, dict) else {}, terms, ("distill",))
-    config = _validate(DetectionConfig, tree, faults)
+    student = _student(tree)
+    kind: type[RunConfig] = SegmentationConfig if student.family == "unet" else DetectionConfig
+    resolved, faults = _resolve_terms(distill if isinstance(distill, dict) else {}, default_terms(student), ("distill",))
+    config = _validate(kind, tree, faults)
     if config.family != "yolo":
         left_out = {key: default for key, default in _LIGHTNING.items() if getattr(config, key) is None}
         config = config.model_copy(update=left_out)
@@ -240,13 +213,20 @@ def parse_config(tree: Mapping[str, Any]) -> DetectionConfig:
     return config.model_copy(update={"distill": config.distill.model_copy(update={"terms": resolved})})
 
 
+def _student(tree: Mapping[str, Any]) -> ModelConfig:
+    """The student as far as its family can be told by it; what is faulty in it is reported with all other faults."""
+    given = tree.get("student")
+    named = {key: given.get(key) for key in ("model", "weights")} if isinstance(given, dict) else {}
+    return ModelConfig.model_validate({key: value for key, value in named.items() if isinstance(value, str | Path)})
+
+
 def parse_distillation(tree: Mapping[str, Any]) -> DistillConfig:
     """Validate the `distill` section alone; see :func:`load_config`."""
-    resolved, faults = _resolve_terms(tree, default_terms(None), ())
+    resolved, faults = _resolve_terms(tree, default_terms(ModelConfig.model_validate({})), ())
     return _validate(DistillConfig, tree, faults).model_copy(update={"terms": resolved})
 
 
-def dump_config(config: DetectionConfig) -> str:
+def dump_config(config: RunConfig) -> str:
     """Write the resolved configuration as YAML that :func:`load_config` reads back."""
     text: str = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     return text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -156,8 +156,7 @@ class SegmenterOutputs:
     heads: tuple[PixelPredictions, ...]
 
 
-@dataclass(frozen=True)
-class PixelTargets:
+class PixelTargets(NamedTuple):
     """The labels of a batch of pictures, pixel by pixel.
 
     Attributes:

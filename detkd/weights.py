@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,6 +15,9 @@ from detkd.errors import WeightsError
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+
+METADATA = "detkd.architecture"  # in the header of a checkpoint, where a model says as JSON what it was built as
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,18 @@ def read_state_dict(path: Path) -> dict[str, Tensor] | None:
     if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
         raise WeightsError(f"Expected {path} to hold a plain state dict (names to tensors), but it does not.")
     return content
+
+
+def saved_name(path: Path) -> str | None:
+    """Name of the architecture that a ``.safetensors`` says it is of; None where it is unreadable or silent."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            name = json.loads((file.metadata() or {}).get(METADATA, "{}")).get("name")
+    except (SafetensorError, OSError, ValueError, AttributeError):
+        return None  # whoever loads it says why
+    return name if isinstance(name, str) else None
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

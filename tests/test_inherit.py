@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from detkd.config import ModelConfig
 from detkd.errors import WeightsError
 from detkd.inherit import select_weights
+from detkd.model_config import ModelConfig
 from detkd.models.torchvision import build_model
 
 

@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import torch
 
 from detkd.cli import run
-from detkd.config import ModelConfig
 from detkd.memory import keep_freed_memory
+from detkd.model_config import ModelConfig
 from detkd.types import Targets
 
 if TYPE_CHECKING:
@@ -173,7 +173,11 @@ def contestants(arguments: argparse.Namespace, folder: Path) -> dict[str, Callab
 
     images = torch.rand(arguments.batch, 3, arguments.imgsz, arguments.imgsz)
     labels = random_labels(arguments.batch, arguments.imgsz)
-    terms = {name: {} for name in arguments.terms.split(",")} if arguments.terms else default_terms(arguments.student)
+    terms = (
+        {name: {} for name in arguments.terms.split(",")}
+        if arguments.terms
+        else default_terms(ModelConfig(model=arguments.student))
+    )
     pictures = Batch(images)
     steps: dict[str, Callable[[], Any]] = {
         PLAIN: step(student(), images, labels, None),

@@ -21,11 +21,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detkd.cli import run
-from detkd.config import TWO_STAGE, load_config
+from detkd.config import load_config
 from detkd.errors import ConfigError
+from detkd.model_config import TWO_STAGE
 
 if TYPE_CHECKING:
-    from detkd.config import ModelConfig
+    from detkd.model_config import ModelConfig
 
 RECIPES = Path(__file__).resolve().parent.parent / "configs" / "recipes"
 

@@ -17,7 +17,7 @@ from detkd.cli import run
 from detkd.config import load_config
 
 if TYPE_CHECKING:
-    from detkd.config import DetectionConfig
+    from detkd.config import RunConfig
     from detkd.data.detection import DetectionDataset
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "demo"
@@ -36,6 +36,7 @@ def main() -> None:
     from detkd.adapters.ultralytics import load_yolo
     from detkd.data.detection import DetectionDataset
     from detkd.data.synthetic import write_synthetic
+    from detkd.engines.detection import METRICS
     from detkd.evaluation.cost import measure_cost
     from detkd.report.console import print_table, results_table
 
@@ -51,31 +52,31 @@ def main() -> None:
         rows.append((title, {**results["student"], **asdict(costs[title])}))
     picture = config.output / "demo.png"
     _draw(DetectionDataset.load(config.data), models, config.train.imgsz, picture)
-    print_table(results_table(rows, "test"))
+    print_table(results_table(rows, "test", METRICS))
     print(f"side by side: {picture}")
     for title, folder in folders.items():
         print(f"{title}: {folder}/ (student.pt, results.json, training.png, detections.png)")
 
 
-def _finish(config: DetectionConfig) -> Path:
-    from detkd.engines.detection import run_detection
+def _finish(config: RunConfig) -> Path:
+    from detkd.engines.run import run_config
     from detkd.engines.ultralytics import LAST_CHECKPOINT
 
     folder = config.output / config.name
     if (folder / "results.json").exists():
         print(f"{folder}: finished before, reused (delete it to train anew)")
         return folder
-    return run_detection(config, resume=(folder / LAST_CHECKPOINT).exists())
+    return run_config(config, resume=(folder / LAST_CHECKPOINT).exists())
 
 
 def _draw(dataset: DetectionDataset, models: dict[str, Any], imgsz: int, path: Path) -> None:
     """Ground truth and the three models' detections on the first pictures of the test split."""
-    from detkd.engines.detection import PICTURES
+    from detkd.engines.detection import ROWS
     from detkd.evaluation.ultralytics import predict_coco
     from detkd.report.pictures import detection_panels
 
     truth = dataset.coco("test")
-    images = dataset.images("test")[:PICTURES]
+    images = dataset.images("test")[:ROWS]
     columns = {"ground truth": truth["annotations"]}
     for title, model in models.items():
         columns[title] = predict_coco(model, images, truth, imgsz=imgsz)

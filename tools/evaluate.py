@@ -51,9 +51,9 @@ def _evaluate(arguments: argparse.Namespace) -> CocoMetrics:
         raise ConfigError("Expected --weights and --data, or --detections and --ground-truth.")
     if arguments.imgsz is not None and arguments.imgsz < SMALLEST:
         raise ConfigError(f"--imgsz: expected {SMALLEST} pixels or more, but got {arguments.imgsz}.")
-    from detkd.config import ModelConfig
     from detkd.data.detection import DetectionDataset, check_dataset
     from detkd.engines.families import FAMILIES
+    from detkd.model_config import ModelConfig
 
     dataset = DetectionDataset.load(arguments.data)
     check_dataset(dataset, (arguments.split,))

@@ -22,25 +22,12 @@ Examples:
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
-from detkd.cli import run
-from detkd.config import load_config
+from detkd.cli import run, train
 
 
 def main() -> None:
-    """Parse the command line, train, evaluate and report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", type=Path, required=True, help="YAML file, see configs/")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. train.seed=1 distill=null")
-    parser.add_argument("--resume", action="store_true", help="go on with a run that was cut short")
-    arguments = parser.parse_intermixed_args()
-    config = load_config(arguments.config, arguments.overrides)
-
-    from detkd.engines.detection import run_detection
-
-    run_detection(config, resume=arguments.resume)
+    """Train, evaluate and report."""
+    train("detect", __doc__)
 
 
 if __name__ == "__main__":

@@ -72,6 +72,10 @@ class AnnotatedImage:
             segments=tuple(item.segment for item, _ in rows),
         )
 
+    def label_bytes(self) -> bytes:
+        """What is labelled, as bytes to take a digest of."""
+        return self.boxes.tobytes() + self.classes.tobytes() + self.crowd.tobytes()
+
 
 def clip_box(box: Sequence[float], width: int, height: int) -> tuple[float, float, float, float]:
     """The part of a box (x1, y1, x2, y2) that lies in the picture; of no extent if there is none."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from detkd.errors import DataError
 from detkd.seeds import seed_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy.typing as npt
     from torch.utils.data import Sampler
@@ -92,20 +92,27 @@ def collate(samples: Sequence[Batch]) -> Batch:
     )
 
 
-def training_loader(pictures: AugmentedPictures, sampler: Sampler[Address], batch: int, workers: int) -> DataLoader[Batch]:
+def training_loader(
+    pictures: Dataset[Any],
+    sampler: Sampler[Address],
+    batch: int,
+    workers: int,
+    gather: Callable[[Sequence[Any]], Any] = collate,
+) -> DataLoader[Any]:
     """Batches of one process.
 
     Args:
-        pictures: The pictures.
+        pictures: The pictures, each a batch of one.
         sampler: The addresses of an epoch.
         batch: Pictures in a batch of this process.
         workers: Processes that compose them; 0 composes them here.
+        gather: Makes a batch of batches of one picture.
     """
     return DataLoader(
         pictures,
         batch_size=batch,
         sampler=sampler,
-        collate_fn=collate,
+        collate_fn=gather,
         num_workers=workers,
         persistent_workers=workers > 0,
         worker_init_fn=single_threaded,

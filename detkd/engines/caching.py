@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from detkd.data.detection import DetectionDataset, check_dataset
 from detkd.engines.distillation import cache_source
 from detkd.engines.families import FAMILIES, build_model, build_teacher
+from detkd.engines.tasks import task_of
 from detkd.errors import ConfigError
 from detkd.report.console import RunsProgress
 from detkd.teachers.making import CacheMaker
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from detkd.config import DetectionConfig, DistillConfig
+    from detkd.config import DistillConfig, RunConfig
     from detkd.teachers.pictures import Pictures
     from detkd.teachers.source import Source
 
 
-def cache_teachers(config: DetectionConfig) -> list[Path]:
+def cache_teachers(config: RunConfig) -> list[Path]:
     """Make, go on with or mend the cache of every teacher that has one configured.
 
     Args:
-        config: A run of ``tools/train_det.py`` that reads the caches.
+        config: A run that reads the caches.
 
     Returns:
         The folders.
@@ -37,8 +37,7 @@ def cache_teachers(config: DetectionConfig) -> list[Path]:
     """
     if config.distill is None or config.distill.views is None:
         raise ConfigError("distill.teacher.cache: expected the folder to make, but got none.")
-    dataset = DetectionDataset.load(config.data)
-    check_dataset(dataset, ("train",))
+    dataset = task_of(config).load_data(config, ("train",))
     engine = FAMILIES[config.student.family].engine
     student, _ = build_model(config.student, dataset.names, role="student", imgsz=config.train.imgsz)
     pictures = engine.training_views(config, dataset, student)

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from detkd.config import dump_config, load_config, read_yaml
-from detkd.engines.detection import build_models, check_settings, load_data, run_detection
 from detkd.engines.families import FAMILIES
+from detkd.engines.run import build_models, check_settings, run_config
+from detkd.engines.tasks import task_of
 from detkd.errors import ConfigError, DetkdError
 from detkd.evaluation.paired import paired_difference
 from detkd.files import write_json, write_text
@@ -28,11 +29,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from detkd.config import DetectionConfig
-    from detkd.data.detection import DetectionDataset
+    from detkd.config import RunConfig
 
 SCHEMA_VERSION = 1
-METRICS = ("AP", "AP50", "AP75")
 TEACHER = "{teacher}"  # in a recipe: the weights of distill.teacher
 
 
@@ -45,12 +44,14 @@ class Comparison:
         runs: For each recipe its runs, one a seed; the first recipe is the baseline.
         seeds: The seeds.
         split: The split whose metrics are compared.
+        metrics: The metrics that are compared, those of the task.
     """
 
     folder: Path
-    runs: Mapping[str, tuple[DetectionConfig, ...]]
+    runs: Mapping[str, tuple[RunConfig, ...]]
     seeds: tuple[int, ...]
     split: str
+    metrics: tuple[str, ...]
 
     @property
     def baseline(self) -> str:
@@ -98,7 +99,7 @@ def plan_comparison(
     split = base.evaluate[-1] if split is None else split
     if split not in base.evaluate:
         raise ConfigError(f"split: expected one of the splits evaluated, {list(base.evaluate)}, but got {split!r}.")
-    comparison = Comparison(folder, runs, tuple(seeds), split)
+    comparison = Comparison(folder, runs, tuple(seeds), split, task_of(base).METRICS)
     _refuse_other_runs(comparison)
     return comparison
 
@@ -138,23 +139,23 @@ def run_comparison(comparison: Comparison, *, jobs: int = 1) -> Path:
     return comparison.folder
 
 
-def _check(missing: Sequence[Sequence[DetectionConfig]]) -> None:
+def _check(missing: Sequence[Sequence[RunConfig]]) -> None:
     """Refuse what can be known before hours of the baseline's training: faults of data, settings, models and terms.
 
     Args:
         missing: For each recipe the runs to be made; they differ by their seeds alone.
     """
-    datasets: dict[Any, DetectionDataset] = {}
-    for run in (runs[0] for runs in missing if runs):
-        place = run.data, run.evaluate, run.family
+    datasets: dict[Any, Any] = {}
+    for config in (runs[0] for runs in missing if runs):
+        place = config.data, config.evaluate, config.family
         if place not in datasets:  # every image is decoded, but once
-            datasets[place] = load_data(run)
-        check_settings(run)
+            datasets[place] = task_of(config).load_data(config)
+        check_settings(config)
         try:
             with contextlib.redirect_stdout(io.StringIO()):
-                build_models(run, datasets[place])
+                build_models(config, datasets[place])
         except DetkdError as error:
-            raise type(error)(f"{run.name}: {error}") from error
+            raise type(error)(f"{config.name}: {error}") from error
 
 
 def summarise(comparison: Comparison) -> dict[str, Any]:
@@ -164,19 +165,21 @@ def summarise(comparison: Comparison) -> dict[str, Any]:
         teacher["metrics"][comparison.split] for runs in results.values() for run in runs for teacher in run["teachers"]
     ]
     best = max(teachers, key=lambda metrics: metrics["AP"], default=None)
-    teacher = None if best is None else {metric: best[metric] for metric in METRICS}
-    recipes = {name: _summarise_recipe(runs, comparison.split) for name, runs in results.items()}
+    metrics = comparison.metrics
+    teacher = None if best is None else {metric: best.get(metric) for metric in metrics}
+    recipes = {name: _summarise_recipe(runs, comparison.split, metrics) for name, runs in results.items()}
     baseline = recipes[comparison.baseline]
     for name, recipe in recipes.items():
         if name == comparison.baseline:
             continue
-        recipe["difference"] = {metric: asdict(paired_difference(recipe[metric], baseline[metric])) for metric in METRICS}
+        recipe["difference"] = {metric: asdict(paired_difference(recipe[metric], baseline[metric])) for metric in metrics}
         gap = None if teacher is None else teacher["AP"] - statistics.mean(baseline["AP"])
         # The share of a gap that is not there would be noise over noise.
         recipe["gap_closed"] = recipe["difference"]["AP"]["mean"] / gap if gap is not None and gap > 0 else None
     return {
         "schema_version": SCHEMA_VERSION,
         "split": comparison.split,
+        "metrics": list(metrics),
         "seeds": list(comparison.seeds),
         "baseline": comparison.baseline,
         "teacher": teacher,
@@ -185,11 +188,11 @@ def summarise(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _summarise_recipe(runs: Sequence[Mapping[str, Any]], split: str) -> dict[str, Any]:
+def _summarise_recipe(runs: Sequence[Mapping[str, Any]], split: str, metrics: Sequence[str]) -> dict[str, Any]:
     last = runs[0]["history"][-1]
     terms = [name for name in last if name.startswith("train/")]
     return {
-        **{metric: [run["student"]["metrics"][split][metric] for run in runs] for metric in METRICS},
+        **{metric: [run["student"]["metrics"][split][metric] for run in runs] for metric in metrics},
         "seconds_per_epoch": statistics.median(run["train_seconds"] / run["epochs"] for run in runs),
         "peak_memory_mib": statistics.median(run["peak_memory_mib"] for run in runs),
         "final_terms": {
@@ -198,7 +201,7 @@ def _summarise_recipe(runs: Sequence[Mapping[str, Any]], split: str) -> dict[str
     }
 
 
-def _run_apart(config: DetectionConfig) -> None:
+def _run_apart(config: RunConfig) -> None:
     """Make one run in a process of its own: its memory is measured, and no run sees what another left behind."""
     log = config.output / f"{config.name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -210,11 +213,11 @@ def _run_apart(config: DetectionConfig) -> None:
         raise DetkdError(f"{config.name}: the run ended with exit code {process.exitcode}; {log} says why.")
 
 
-def _run_logged(config: DetectionConfig, log: Path) -> None:
+def _run_logged(config: RunConfig, log: Path) -> None:
     with log.open("a", encoding="utf-8") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
         try:
             last = FAMILIES[config.student.family].engine.LAST_CHECKPOINT
-            run_detection(config, resume=(config.output / config.name / last).exists())
+            run_config(config, resume=(config.output / config.name / last).exists())
         except Exception:
             traceback.print_exc()
             sys.exit(1)
@@ -232,11 +235,11 @@ def _refuse_other_runs(comparison: Comparison) -> None:
         raise ConfigError("\n".join(faults))
 
 
-def _finished(config: DetectionConfig) -> bool:
+def _finished(config: RunConfig) -> bool:
     return (config.output / config.name / "results.json").exists()
 
 
-def _read_results(config: DetectionConfig) -> dict[str, Any]:
+def _read_results(config: RunConfig) -> dict[str, Any]:
     path = config.output / config.name / "results.json"
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return content

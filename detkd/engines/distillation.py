@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from detkd.config import DistillConfig, TeacherConfig
+    from detkd.config import DistillConfig
+    from detkd.model_config import TeacherConfig
     from detkd.teachers.pictures import Pictures
 
 

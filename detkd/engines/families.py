@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from detkd.adapters.ultralytics import as_yolo, load_yolo
 from detkd.engines import ultralytics
-from detkd.engines.lightning import training as lightning
+from detkd.engines.lightning.detection import DetectionTraining
+from detkd.engines.lightning.training import LightningEngine
 from detkd.evaluation import torchvision as torchvision_evaluation
 from detkd.evaluation import ultralytics as ultralytics_evaluation
 from detkd.models import torchvision
@@ -21,10 +22,10 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from detkd.config import DetectionConfig, ModelConfig, TeacherConfig
-    from detkd.data.detection import DetectionDataset
+    from detkd.config import RunConfig
     from detkd.distiller import Distiller
     from detkd.engines.result import TrainingResult
+    from detkd.model_config import ModelConfig, TeacherConfig
     from detkd.teachers.pictures import Pictures
 
 
@@ -33,7 +34,7 @@ class Engine(Protocol):
 
     LAST_CHECKPOINT: Path
 
-    def check(self, config: DetectionConfig) -> None:
+    def check(self, config: RunConfig) -> None:
         """Refuse what the engine does not know, before anything is written.
 
         Raises:
@@ -43,7 +44,7 @@ class Engine(Protocol):
     def torch_device(self, name: str) -> torch.device:
         """The device of a name in a configuration."""
 
-    def training_views(self, config: DetectionConfig, dataset: DetectionDataset, student: nn.Module) -> Pictures | None:
+    def training_views(self, config: RunConfig, dataset: Any, student: nn.Module) -> Pictures | None:
         """The augmented pictures of a run whose teacher is cached; None where no teacher is.
 
         Raises:
@@ -54,8 +55,8 @@ class Engine(Protocol):
         self,
         student: nn.Module,
         distiller: Distiller | None,
-        config: DetectionConfig,
-        dataset: DetectionDataset,
+        config: RunConfig,
+        dataset: Any,
         folder: Path,
         *,
         resume: bool,
@@ -105,7 +106,7 @@ FAMILIES = {
         predictor=lambda model: partial(ultralytics_evaluation.predict_coco, as_yolo(model)),
     ),
     "torchvision": Family(
-        engine=lightning,
+        engine=LightningEngine(DetectionTraining()),
         checkpoint="student.safetensors",
         load=torchvision.load_model,
         imgsz=lambda model: int(cast("Any", model).architecture.imgsz),

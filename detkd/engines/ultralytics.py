@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from detkd.config import DetectionConfig
+    from detkd.config import RunConfig
     from detkd.data.detection import DetectionDataset
     from detkd.distiller import Distiller
 
@@ -44,7 +44,7 @@ _RESERVED = (
 LAST_CHECKPOINT = Path("ultralytics", "weights", "last.pt")  # in a run's folder
 
 
-def trainer_arguments(config: DetectionConfig, data_yaml: Path, folder: Path, *, resume: bool = False) -> dict[str, Any]:
+def trainer_arguments(config: RunConfig, data_yaml: Path, folder: Path, *, resume: bool = False) -> dict[str, Any]:
     """Merge detkd's settings and the user's into arguments of ultralytics' trainer.
 
     Args:
@@ -98,7 +98,7 @@ def torch_device(name: str) -> torch.device:
     return device
 
 
-def training_views(config: DetectionConfig, dataset: DetectionDataset, student: nn.Module) -> Views | None:
+def training_views(config: RunConfig, dataset: DetectionDataset, student: nn.Module) -> Views | None:
     """The augmented pictures of a run whose teacher is cached, before its trainer exists; None where no teacher is.
 
     Raises:
@@ -152,7 +152,7 @@ def _student_trainer() -> Any:
 def train(
     student: nn.Module,
     distiller: Distiller | None,
-    config: DetectionConfig,
+    config: RunConfig,
     dataset: DetectionDataset,
     folder: Path,
     *,
@@ -165,7 +165,7 @@ def train(
     return run_trainer(student, distiller, arguments, config.distill.views if config.distill is not None else None)
 
 
-def check(config: DetectionConfig) -> None:
+def check(config: RunConfig) -> None:
     """Refuse arguments that ultralytics' trainer does not know; see :func:`trainer_arguments`."""
     trainer_arguments(config, config.data, config.output)
 

@@ -10,18 +10,17 @@ from detkd.errors import ConfigError, WeightsError
 from detkd.files import replacing
 from detkd.models import one_stage, two_stage
 from detkd.models.architecture import Architecture, Proposals
-from detkd.weights import fill, read_state_dict
+from detkd.weights import METADATA, fill, read_state_dict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from torch import nn
 
-    from detkd.config import ModelConfig
+    from detkd.model_config import ModelConfig
     from detkd.weights import FillReport
 
 CHECKPOINT = ".safetensors"
-METADATA = "detkd.architecture"  # key of the JSON in a checkpoint's header
 
 
 @dataclass(frozen=True)

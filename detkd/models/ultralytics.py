@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from detkd.config import ModelConfig
+    from detkd.model_config import ModelConfig
 
 
 def build_yolo(spec: ModelConfig, class_names: Sequence[str], *, role: str) -> tuple[nn.Module, str]:

@@ -12,23 +12,28 @@ from detkd.report.console import print_table
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-HEADINGS = ("recipe", "AP by seed", "mean AP", "AP gained (95 %)", "AP50 gained (95 %)", "gap closed", "s/epoch", "MiB")
+
+def headings(report: Mapping[str, Any]) -> tuple[str, ...]:
+    """Headings of the table: the task's first metric by seed, and what was gained in each."""
+    first = report["metrics"][0]
+    gained = [f"{metric} gained (95 %)" for metric in _gained(report)]
+    return ("recipe", f"{first} by seed", f"mean {first}", *gained, "gap closed", "s/epoch", "MiB")
 
 
 def comparison_rows(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """One row of text for the teacher and for each recipe, under ``HEADINGS``."""
+    """One row of text for the teacher and for each recipe, under :func:`headings`."""
+    first, gained = report["metrics"][0], _gained(report)
     rows: list[tuple[str, ...]] = []
     if report["teacher"] is not None:
-        rows.append(("teacher", "", f"{report['teacher']['AP']:.3f}", "", "", "", "", ""))
+        rows.append(("teacher", "", f"{report['teacher'][first]:.3f}", *("" for _ in gained), "", "", ""))
     for name, recipe in report["recipes"].items():
         gap = recipe.get("gap_closed")
         rows.append(
             (
                 name,
-                " ".join(f"{value:.3f}" for value in recipe["AP"]),
-                f"{statistics.mean(recipe['AP']):.3f}",
-                _difference(recipe, "AP"),
-                _difference(recipe, "AP50"),
+                " ".join(f"{value:.3f}" for value in recipe[first]),
+                f"{statistics.mean(recipe[first]):.3f}",
+                *(_difference(recipe, metric) for metric in gained),
                 "" if gap is None else f"{gap:.0%}",
                 f"{recipe['seconds_per_epoch']:.1f}",
                 f"{recipe['peak_memory_mib']:.0f}",
@@ -40,11 +45,11 @@ def comparison_rows(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
 def comparison_markdown(report: Mapping[str, Any]) -> str:
     """The table as Markdown, with what it means."""
     lines = [
-        f"COCO metrics on {report['split']}, seeds {', '.join(map(str, report['seeds']))}; gained over "
+        f"Metrics on {report['split']}, seeds {', '.join(map(str, report['seeds']))}; gained over "
         f"`{report['baseline']}` with the same seed, mean and 95 % interval (paired t).",
         "",
-        "| " + " | ".join(HEADINGS) + " |",
-        "|" + "---|" * len(HEADINGS),
+        "| " + " | ".join(headings(report)) + " |",
+        "|" + "---|" * len(headings(report)),
         *("| " + " | ".join(row) + " |" for row in comparison_rows(report)),
     ]
     return "\n".join(lines) + "\n"
@@ -52,8 +57,8 @@ def comparison_markdown(report: Mapping[str, Any]) -> str:
 
 def print_comparison(report: Mapping[str, Any]) -> None:
     """Print the table."""
-    table = Table(title=f"COCO metrics on {report['split']}; gained over {report['baseline']} with the same seed")
-    for heading in HEADINGS:
+    table = Table(title=f"Metrics on {report['split']}; gained over {report['baseline']} with the same seed")
+    for heading in headings(report):
         table.add_column(heading, justify="left" if heading == "recipe" else "right")
     for row in comparison_rows(report):
         table.add_row(*row)
@@ -67,3 +72,8 @@ def _difference(recipe: Mapping[str, Any], metric: str) -> str:
     if difference["low"] is None:
         return f"{difference['mean']:+.3f} (one pair)"
     return f"{difference['mean']:+.3f} ({difference['low']:+.3f} … {difference['high']:+.3f})"
+
+
+def _gained(report: Mapping[str, Any]) -> list[str]:
+    """The metrics whose gains are shown: AP75 adds little to AP and AP50."""
+    return [metric for metric in report["metrics"] if metric != "AP75"]

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from types import TracebackType
 
-COLUMNS = ("AP", "AP50", "AP75")
-
 
 class TrainingProgress:
     """A bar over all training steps with the latest validation AP; where no terminal is, one line an epoch.
@@ -101,22 +99,23 @@ class RunsProgress:
             self._console.print(f"{name}: finished, {self._done} of {self._total}", highlight=False)
 
 
-def results_table(rows: Sequence[tuple[str, Mapping[str, Any]]], split: str) -> Table:
+def results_table(rows: Sequence[tuple[str, Mapping[str, Any]]], split: str, columns: Sequence[str]) -> Table:
     """Lay out models side by side: COCO metrics, size and speed.
 
     Args:
         rows: Title of each model, and its section of results.json.
         split: The split whose metrics are shown.
+        columns: The metrics; a model may lack some.
     """
-    table = Table(title=f"COCO metrics on {split}")
+    table = Table(title=f"Metrics on {split}")
     table.add_column("model")
-    for name in (*COLUMNS, "parameters", "GFLOPs", "CPU ms/image"):
+    for name in (*columns, "parameters", "GFLOPs", "CPU ms/image"):
         table.add_column(name, justify="right")
     for title, model in rows:
         metrics = model["metrics"][split]
         table.add_row(
             title,
-            *(f"{metrics[name]:.3f}" for name in COLUMNS),
+            *("" if metrics.get(name) is None else f"{metrics[name]:.3f}" for name in columns),
             f"{model['parameters'] / 1e6:.2f} M",
             f"{model['gflops']:.2f}",
             f"{model['cpu_ms']:.1f}",

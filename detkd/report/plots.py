@@ -12,28 +12,28 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-VALIDATION = "metrics/mAP50-95(B)"
 COLUMNS = 4
 
 
-def plot_training(history: Sequence[dict[str, float]], path: Path, title: str) -> None:
-    """Draw every loss term and the validation AP over the epochs, one small panel each, as PNG.
+def plot_training(history: Sequence[dict[str, float]], path: Path, title: str, watched: str) -> None:
+    """Draw every loss term and the validation metric over the epochs, one small panel each, as PNG.
 
     Args:
         history: One row an epoch, as in results.json: ``train/NAME`` for losses.
         path: The PNG.
         title: Headline of the picture.
+        watched: Key of the validation metric.
     """
     terms = [key for key in history[0] if key.startswith("train/")]
-    panels = [*terms, *([VALIDATION] if VALIDATION in history[0] else [])]
+    panels = [*terms, *([watched] if watched in history[0] else [])]
     rows = -(-len(panels) // COLUMNS)
     figure = Figure(figsize=(3.2 * COLUMNS, 2.4 * rows), layout="constrained")
     figure.suptitle(title)
     epochs = range(1, len(history) + 1)
     for index, key in enumerate(panels):
         axes = figure.add_subplot(rows, COLUMNS, index + 1)
-        axes.plot(epochs, [row[key] for row in history], color="#009E73" if key == VALIDATION else "#0072B2")
-        axes.set_title("validation AP" if key == VALIDATION else key.removeprefix("train/"), fontsize=10)
+        axes.plot(epochs, [row[key] for row in history], color="#009E73" if key == watched else "#0072B2")
+        axes.set_title("validation AP" if key == watched else key.removeprefix("train/"), fontsize=10)
         axes.set_xlabel("epoch", fontsize=8)
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)

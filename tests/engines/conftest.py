@@ -10,8 +10,9 @@ import torch
 import yaml
 from PIL import Image, ImageDraw
 
-from detkd.config import DetectionConfig, ModelConfig, parse_config
+from detkd.config import DetectionConfig, parse_config
 from detkd.data.detection import DetectionDataset
+from detkd.model_config import ModelConfig
 from detkd.models.torchvision import build_model, save_model
 from detkd.models.ultralytics import build_yolo
 

@@ -16,13 +16,13 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from detkd.adapters.ultralytics import import_ultralytics
-from detkd.config import ModelConfig
 from detkd.data.detection import DetectionDataset
 from detkd.engines import ultralytics as engine
 from detkd.engines.caching import cache_teachers
-from detkd.engines.detection import run_detection
 from detkd.engines.distillation import build_distiller
+from detkd.engines.run import run_config
 from detkd.errors import CacheError, ConfigError
+from detkd.model_config import ModelConfig
 from detkd.models.ultralytics import build_yolo
 from detkd.teachers.cached import CachedTeacher
 from detkd.teachers.live import LiveTeacher
@@ -130,8 +130,8 @@ def test_a_resumed_run_goes_on_with_the_views_of_its_epochs(
     config = cached(data, teacher, cache, **changes)
     with monkeypatch.context() as patch, pytest.raises(CutError):
         patch.setattr(engine.TrainingProgress, "epoch", cut)
-        run_detection(config)
-    run_detection(config, resume=True)
+        run_config(config)
+    run_config(config, resume=True)
     epochs = [{(view.stage, view.view) for view in seen[start : start + 4]} for start in range(0, len(seen), 4)]
     assert epochs == [{("full", 0)}, {("full", 1)}, {("full", 0)}, {("closed", 0)}, {("closed", 1)}]
 
@@ -196,15 +196,15 @@ def test_other_weights_and_other_data_are_refused(data: Path, teacher: Path, own
         (cached(copy / "data.yaml", teacher, own), r"data\.labels is '\w+' there"),
     ):
         with pytest.raises(CacheError, match=reason):
-            run_detection(config)
+            run_config(config)
         assert not (config.output / config.name).exists()
-    run_detection(cached(moved / "data.yaml", teacher, own, train={"epochs": 2}, trainer={"close_mosaic": 1}))
+    run_config(cached(moved / "data.yaml", teacher, own, train={"epochs": 2}, trainer={"close_mosaic": 1}))
 
 
 def test_a_cache_that_lacks_what_a_term_needs_is_refused(data: Path, teacher: Path, tmp_path: Path) -> None:
     cache_teachers(cached(data, teacher, tmp_path / "cache", terms={"bckd": {}}))
     with pytest.raises(CacheError, match=r"it lacks \['features.0', 'features.1', 'features.2'\]"):
-        run_detection(cached(data, teacher, tmp_path / "cache", terms={"bckd": {}, "pkd": {}}))
+        run_config(cached(data, teacher, tmp_path / "cache", terms={"bckd": {}, "pkd": {}}))
     with pytest.raises(CacheError, match="to hold the fields"):
         cache_teachers(cached(data, teacher, tmp_path / "cache", terms={"bckd": {}, "pkd": {}}))
 
@@ -221,11 +221,11 @@ def test_a_wrong_shard_is_found_by_comparison_with_the_teacher(data: Path, teach
     tree["shards"][right.name] = dataclasses.asdict(file)
     (own / "index.json").write_text(json.dumps(tree))
     with pytest.raises(CacheError, match=r"of image 1, view 0 of stage full, differs by .* where .* is rounding"):
-        run_detection(cached(data, teacher, own))
+        run_config(cached(data, teacher, own))
 
 
 def test_what_cannot_be_replayed_is_refused(data: Path, teacher: Path, cache: Path) -> None:
-    for use in (run_detection, cache_teachers):
+    for use in (run_config, cache_teachers):
         with pytest.raises(ConfigError, match=r"trainer\.multi_scale: expected to be off with a cached teacher"):
             use(cached(data, teacher, cache, trainer={"multi_scale": 0.5}))
     with pytest.raises(ConfigError, match=r"distill\.teacher\.cache: expected the folder to make"):

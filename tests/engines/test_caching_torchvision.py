@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from detkd.config import ModelConfig
 from detkd.data.detection import DetectionDataset
 from detkd.engines.caching import cache_teachers
-from detkd.engines.detection import run_detection
 from detkd.engines.distillation import build_distiller
 from detkd.engines.families import FAMILIES, build_model
+from detkd.engines.run import run_config
 from detkd.errors import CacheError
+from detkd.model_config import ModelConfig
 from detkd.models.torchvision import load_model, save_model
 from detkd.models.ultralytics import build_yolo
 from detkd.teachers.cached import CachedTeacher
@@ -146,8 +146,8 @@ def test_a_stale_cache_is_refused_before_anything_is_written(data: Path, rcnn_te
         ),
     ):
         with pytest.raises(CacheError, match=reason) as error:
-            run_detection(config(**changes))
+            run_config(config(**changes))
         assert "\n" not in str(error.value)
         assert not (tmp_path / "runs").exists()
     # The second stage needs all levels but no more: every term of regions, and of features, reads this cache.
-    run_detection(config(terms=REGIONS, train={"epochs": 1, "imgsz": 64, "batch": 4}, teacher={**teacher, "views": 2}))
+    run_config(config(terms=REGIONS, train={"epochs": 1, "imgsz": 64, "batch": 4}, teacher={**teacher, "views": 2}))

@@ -39,7 +39,7 @@ def plan(folder: Path, **arguments: object) -> compare.Comparison:
 
 
 def finish(run: compare.DetectionConfig, ap: float, *, teacher: float | None = None) -> None:
-    """Plant the results of a run as run_detection leaves them."""
+    """Plant the results of a run as run_config leaves them."""
 
     def model(value: float) -> dict[str, object]:
         return {"metrics": {"val": {"AP": value, "AP50": value, "AP75": value}}}

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from detkd.config import ModelConfig
-from detkd.engines.detection import run_detection
+from detkd.engines.run import run_config
 from detkd.errors import WeightsError
+from detkd.model_config import ModelConfig
 from detkd.models.torchvision import build_model, save_model
 from detkd.models.ultralytics import build_yolo
 from tests.engines.conftest import configure
@@ -32,7 +32,7 @@ def test_a_teacher_is_judged_by_the_classes_that_it_shares_whatever_it_calls_the
     torch.save({"model": teacher}, path)
     distill = {"teacher": {"weights": str(path), "classes": {"disc": "circle", "square": "square"}}}
     train = {"epochs": 1, "imgsz": 64, "batch": 4}
-    folder = run_detection(configure(data, output=str(tmp_path), distill=distill, train=train))
+    folder = run_config(configure(data, output=str(tmp_path), distill=distill, train=train))
     (report,) = json.loads((folder / "results.json").read_text())["teachers"]
 
     assert report["metrics"]["val"]["per_class"]["disc"] > 0
@@ -48,5 +48,5 @@ def test_a_student_of_another_data_set_is_refused_before_it_learns_wrong_labels(
     student = {"weights": str(tmp_path / "other.safetensors")}
     config = configure(data, output=str(tmp_path), student=student, distill=None, trainer={})
     with pytest.raises(WeightsError, match=r"classes \['disc', 'square'\], but its checkpoint .* `student.model` beside"):
-        run_detection(config)
+        run_config(config)
     assert not (tmp_path / "run").exists()

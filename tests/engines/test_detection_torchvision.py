@@ -16,8 +16,8 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 
 from detkd.adapters.ultralytics import load_yolo
-from detkd.engines.detection import run_detection
 from detkd.engines.lightning import training
+from detkd.engines.run import run_config
 from detkd.errors import AdapterError
 from tests.engines.conftest import NAMES, TINY_RCNN, CutError, configure, configure_rcnn
 
@@ -31,7 +31,7 @@ ONCE = {"epochs": 1, "imgsz": 64, "batch": 4}
 
 
 def run(data: Path, output: Path, *, resume: bool = False, **changes: Any) -> Path:
-    return run_detection(configure_rcnn(data, output=str(output), **changes), resume=resume)
+    return run_config(configure_rcnn(data, output=str(output), **changes), resume=resume)
 
 
 def results(folder: Path) -> dict[str, Any]:
@@ -162,7 +162,7 @@ def test_a_yolo_teaches_a_faster_rcnn(data: Path, checkpoint: Path, alone: Path,
 def test_a_faster_rcnn_teaches_a_yolo(data: Path, rcnn_teacher: Path, tmp_path: Path) -> None:
     def train(**distill: Any) -> Path:
         spec = {"teacher": {"weights": str(rcnn_teacher)}, **distill} if distill else None
-        return run_detection(configure(data, output=str(tmp_path), name=f"{len(distill)}", distill=spec, train=ONCE))
+        return run_config(configure(data, output=str(tmp_path), name=f"{len(distill)}", distill=spec, train=ONCE))
 
     folder, plain = train(terms={"pkd": {}, "detection_label": {}}), train()
     found = results(folder)

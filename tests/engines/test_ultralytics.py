@@ -15,8 +15,8 @@ from torch import nn
 from detkd.adapters.ultralytics import load_yolo, read_state_dict
 from detkd.distiller import Distiller
 from detkd.engines import ultralytics as engine
-from detkd.engines.detection import run_detection
 from detkd.engines.distillation import build_distiller
+from detkd.engines.run import run_config
 from detkd.errors import ConfigError, DataError, WeightsError
 from detkd.models.ultralytics import build_yolo
 from tests.engines.conftest import NAMES, CutError, configure
@@ -101,7 +101,7 @@ def test_the_same_seed_starts_alike_and_distillation_changes_the_end(resolved: P
 
 def test_a_run_leaves_its_folder_and_faults_leave_none(data: Path, teacher: Path, tmp_path: Path) -> None:
     config = configure(data, distill=distill(teacher), output=str(tmp_path / "runs"))
-    folder = run_detection(config)
+    folder = run_config(config)
     assert {"config.yaml", "results.json", "student.pt", "training.png", "detections.png"} <= {
         path.name for path in folder.iterdir()
     }
@@ -110,7 +110,7 @@ def test_a_run_leaves_its_folder_and_faults_leave_none(data: Path, teacher: Path
     torch.save({"model": None, "ema": load_yolo(folder / "student.pt").model}, tmp_path / "last.pt")  # as of a cut run
     assert read_state_dict(tmp_path / "last.pt") is None
     with pytest.raises(ConfigError, match="finished one"):
-        run_detection(config)
+        run_config(config)
     faults = {
         "missing weights": (WeightsError, {"distill": distill(tmp_path / "none.pt")}),
         "missing data": (DataError, {"data": str(tmp_path / "none.yaml")}),
@@ -119,7 +119,7 @@ def test_a_run_leaves_its_folder_and_faults_leave_none(data: Path, teacher: Path
     }
     for reason, (kind, change) in faults.items():
         with pytest.raises(kind) as error:
-            run_detection(configure(data, **{"distill": None, "output": str(tmp_path / "bad"), **change}))
+            run_config(configure(data, **{"distill": None, "output": str(tmp_path / "bad"), **change}))
         assert "\n" not in str(error.value), reason
         assert not (tmp_path / "bad").exists(), reason
 
@@ -132,7 +132,7 @@ def test_a_run_that_was_cut_short_goes_on_where_it_stopped(
     config = configure(data, distill=terms, train=schedule, output=str(tmp_path))
     folder = tmp_path / "run"
     with pytest.raises(ConfigError, match="hold a run to resume"):
-        run_detection(config, resume=True)
+        run_config(config, resume=True)
 
     def cut(_: object, done: int, values: object) -> None:
         if done == 2:
@@ -141,14 +141,14 @@ def test_a_run_that_was_cut_short_goes_on_where_it_stopped(
     with monkeypatch.context() as patch:
         patch.setattr(engine.TrainingProgress, "epoch", cut)
         with pytest.raises(CutError):
-            run_detection(config)
+            run_config(config)
     kept = torch.load(folder / "ultralytics" / "weights" / "distiller-1.pt", weights_only=True)
     assert len(kept["weights"]) == 2
     assert kept["distiller"]["balance.norms"].min() > 0
     with pytest.raises(ConfigError, match="--resume"):
-        run_detection(config)
+        run_config(config)
     with pytest.raises(ConfigError, match="differs"):
-        run_detection(configure(data, distill=None, train=schedule, output=str(tmp_path)), resume=True)
+        run_config(configure(data, distill=None, train=schedule, output=str(tmp_path)), resume=True)
 
     loaded = []
     load = Distiller.load_state_dict
@@ -158,7 +158,7 @@ def test_a_run_that_was_cut_short_goes_on_where_it_stopped(
         return load(self, state)
 
     monkeypatch.setattr(Distiller, "load_state_dict", watch)
-    results = json.loads((run_detection(config, resume=True) / "results.json").read_text())
+    results = json.loads((run_config(config, resume=True) / "results.json").read_text())
     assert all(torch.equal(loaded[0][name], value) for name, value in kept["distiller"].items())
     assert [row["epoch"] for row in results["history"]] == [1, 2, 3, 4]
     assert len(results["distill_weights"]) == 4

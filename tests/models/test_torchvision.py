@@ -17,8 +17,8 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from detkd.adapters.families import make_adapter
 from detkd.adapters.ultralytics import import_ultralytics
-from detkd.config import ModelConfig
 from detkd.errors import ConfigError, WeightsError
+from detkd.model_config import ModelConfig
 from detkd.models.torchvision import BUILDERS, build_model, load_model, save_model
 from tests.adapters.tiny import images, targets
 

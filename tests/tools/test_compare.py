@@ -9,9 +9,10 @@ import pytest
 import torch
 import yaml
 
-from detkd.config import ModelConfig, load_config
+from detkd.config import load_config
 from detkd.engines.compare import plan_comparison
 from detkd.errors import ConfigError
+from detkd.model_config import ModelConfig
 from tests.engines.conftest import TINY_RCNN
 from tests.tools.calling import call, load
 

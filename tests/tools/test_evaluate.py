@@ -14,11 +14,11 @@ import yaml
 from safetensors.torch import save_file
 
 from detkd.adapters.ultralytics import load_yolo
-from detkd.config import ModelConfig
 from detkd.data.detection import DetectionDataset
 from detkd.evaluation.coco import METRICS, evaluate_coco
 from detkd.evaluation.torchvision import predict_coco
 from detkd.evaluation.ultralytics import predict_coco as predict_yolo
+from detkd.model_config import ModelConfig
 from detkd.models.torchvision import build_model, load_model, save_model
 from tests.engines.conftest import NAMES, TINY_RCNN
 from tests.tools.calling import call

@@ -139,7 +139,7 @@ def test_two_processes_make_one_run_together(write: Callable[..., Path], rcnn_te
         "teacher: all tensors",
         "run: epoch 1/2",
         "run: epoch 2/2",
-        "COCO metrics on val",
+        "Metrics on val",
     ):
         assert done.stdout.count(line) == 1, done.stdout
     folder = tmp_path / "runs" / "run"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from detkd.errors import ConfigError, DetkdError
 
 if TYPE_CHECKING:
-    from detkd.config import DetectionConfig
+    from detkd.config import RunConfig
 
 # What detkd sets itself: from other sections, or because its own loop of epochs, validation and checkpoints needs it so.
 _RESERVED = frozenset(
@@ -58,11 +58,11 @@ def import_lightning() -> Any:
     try:
         import pytorch_lightning
     except ModuleNotFoundError as error:
-        raise DetkdError("Detectors outside ultralytics need Lightning: pip install 'detkd[torchvision]'.") from error
+        raise DetkdError("Students outside ultralytics need Lightning: pip install 'detkd[torchvision]'.") from error
     return pytorch_lightning
 
 
-def trainer_arguments(config: DetectionConfig) -> dict[str, Any]:
+def trainer_arguments(config: RunConfig) -> dict[str, Any]:
     """Merge detkd's settings and the user's into arguments of Lightning's Trainer.
 
     Args:

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from detkd.engines.weight_log import WeightLog
     from detkd.report.console import TrainingProgress
 
-AP = "metrics/mAP50-95(B)"  # as ultralytics names it
-
 
 class Distilling(Callback):
     """Hooks on student and teachers while an epoch trains, and only then: validation and checkpoints see none.
@@ -117,7 +115,8 @@ class Watching(Callback):
 
     Args:
         student: The model to judge and to keep.
-        judge: Gives the metrics of a model, the same in every process; the best has the largest :data:`AP`.
+        judge: Gives the metrics of a model, the same in every process; the best has most of the one watched.
+        watched: Its name.
         save: Writes a model, whole or not at all.
         folder: Where ``last.ckpt``, ``best.safetensors`` and ``results.csv`` are kept.
         patience: Epochs without a better one before training stops; None never stops it.
@@ -130,11 +129,13 @@ class Watching(Callback):
         self,
         student: nn.Module,
         judge: Callable[[nn.Module], Mapping[str, float]],
+        watched: str,
         save: Callable[[nn.Module, Path], None],
         folder: Path,
         patience: int | None,
     ) -> None:
-        self._student, self._judge, self._save, self._patience = student, judge, save, patience
+        self._student, self._judge, self._watched = student, judge, watched
+        self._save, self._patience = save, patience
         self.last, self.best, self._csv = (folder / name for name in ("last.ckpt", "best.safetensors", "results.csv"))
         self.rows: list[dict[str, float]] = []
         self._before = 0.0  # seconds up to a resumption
@@ -159,13 +160,13 @@ class Watching(Callback):
                 f"Expected finite losses, but in epoch {trainer.current_epoch + 1} {diverged} are not. Lower optim.lr, or "
                 "train with trainer.precision=32-true."
             )
-        best = max((row[AP] for row in self.rows), default=-1.0)
+        best = max((row[self._watched] for row in self.rows), default=-1.0)
         metrics = self._judge(self._student)
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         elapsed = self._before + time.monotonic() - self._begin
         self.rows.append({"epoch": trainer.current_epoch + 1, "time": elapsed, **losses, **metrics, "lr": rate})
         if trainer.is_global_zero:
-            if not metrics[AP] <= best:  # where AP is not a number, the last one is kept
+            if not metrics[self._watched] <= best:  # where it is not a number, the last one is kept
                 self._save(self._student, self.best)
             write_text(self._csv, _csv(self.rows))
         trainer.save_checkpoint(self.last)
@@ -180,7 +181,7 @@ class Watching(Callback):
         self.rows[:] = state_dict["rows"]
 
     def _lost_patience(self) -> bool:
-        found = [row[AP] for row in self.rows]
+        found = [row[self._watched] for row in self.rows]
         return self._patience is not None and bool(found) and len(found) - 1 - found.index(max(found)) >= self._patience
 
 
@@ -190,10 +191,12 @@ class Showing(Callback):
     Args:
         progress: The bar.
         rows: The history that the run writes.
+        title: What the metric shown is called.
+        watched: The metric shown.
     """
 
-    def __init__(self, progress: TrainingProgress, rows: list[dict[str, float]]) -> None:
-        self._progress, self._rows = progress, rows
+    def __init__(self, progress: TrainingProgress, rows: list[dict[str, float]], title: str, watched: str) -> None:
+        self._progress, self._rows, self._title, self._watched = progress, rows, title, watched
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -203,7 +206,7 @@ class Showing(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show what validation found."""
-        self._progress.epoch(trainer.current_epoch + 1, {"val AP": self._rows[-1][AP]})
+        self._progress.epoch(trainer.current_epoch + 1, {self._title: self._rows[-1][self._watched]})
 
 
 def _csv(rows: list[dict[str, float]]) -> str:

@@ -1,4 +1,4 @@
-"""A detector, and its distiller, as Lightning trains them."""
+"""A student, and its distiller, as Lightning trains them."""
 
 from __future__ import annotations
 
@@ -13,32 +13,31 @@ from detkd.engines.views.lightning import STAGE
 from detkd.engines.weight_log import WeightLog
 from detkd.seeds import seed_of
 from detkd.teachers.store import View
-from detkd.types import Targets
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 
-    from detkd.data.loading import Batch
     from detkd.distiller import Distiller
     from detkd.lightning_config import OptimConfig
 
 _STUDENT, _DISTILLER = "student.", "distiller."
 
 
-class DetectorModule(LightningModule):
-    """One step of a detector that follows torchvision's calling convention, with distillation terms behind its losses.
+class StudentModule(LightningModule):
+    """One step of a student that returns its own losses, with distillation terms behind them.
 
     The parameters of this module are the student's and the distiller's own (aligners, balance), so that all that is done to
     parameters, such as averaging gradients over processes, reaches both. Teachers are no part of it. Its checkpoints have
     the student's state dict under plain names, as if nothing else had been there, and the distiller's beside it.
 
     Args:
-        student: Called in training with a list of RGB pictures in [0, 1] and a list of their labels, it returns a dict of
-            its losses.
+        student: Called in training with a list of RGB pictures in [0, 1] and the batch's labels, it returns a dict of its
+            losses.
         distiller: The student's, or None to train it alone.
         optim: Optimizer and schedule.
+        targets: Gives a batch's labels as distillation takes them.
         seed: Seed of everything that is drawn while it trains.
         replayed: Whether the batches' views come from a cache's.
 
@@ -47,20 +46,27 @@ class DetectorModule(LightningModule):
     """
 
     def __init__(
-        self, student: nn.Module, distiller: Distiller | None, optim: OptimConfig, *, seed: int, replayed: bool
+        self,
+        student: nn.Module,
+        distiller: Distiller | None,
+        optim: OptimConfig,
+        targets: Callable[[Any], Any],
+        *,
+        seed: int,
+        replayed: bool,
     ) -> None:
         super().__init__()
         # A fifth less time for a Faster R-CNN on a CPU, and nothing changes beyond rounding.
         self.student = student.to(memory_format=torch.channels_last)
         self.distiller = distiller
         self.weight_log = WeightLog()
-        self._optim, self._seed, self._replayed = optim, seed, replayed
+        self._optim, self._targets, self._seed, self._replayed = optim, targets, seed, replayed
 
     def on_train_epoch_start(self) -> None:
         """Let every epoch draw from a seed of its own, so that a resumed run draws what an uninterrupted one does."""
         torch.manual_seed(seed_of(f"{self._seed} {self.current_epoch} {self.global_rank}"))
 
-    def training_step(self, batch: Batch, index: int) -> Tensor:
+    def training_step(self, batch: Any, index: int) -> Tensor:
         """The sum of the student's own losses, and what distillation adds to it."""
         images = batch.images.float() / 255
         losses: dict[str, Tensor] = self.student(list(images), batch.targets)
@@ -70,7 +76,7 @@ class DetectorModule(LightningModule):
             self.distiller.epoch = self.current_epoch + index / float(self.trainer.num_training_batches)
             self.distiller.epochs = float(self.trainer.max_epochs or 1)
             views = [View(STAGE, view, image) for image, view in batch.addresses] if self._replayed else None
-            result = self.distiller(images, padded_targets(batch.targets), task, views)
+            result = self.distiller(images, self._targets(batch), task, views)
             self.weight_log.add(result.weights)
             # DDP waits for a gradient of every parameter, also of a term's that its schedule holds at 0.
             idle = sum((parameter.sum() for parameter in self.distiller.parameters()), task.new_zeros(())) * 0
@@ -110,12 +116,6 @@ class DetectorModule(LightningModule):
             f"{prefix}{name}": value for prefix, part in parts.items() for name, value in part.items()
         }
         self.weight_log.epochs[:] = checkpoint["distill_weights"]
-
-
-def padded_targets(targets: Sequence[Mapping[str, Tensor]]) -> Targets:
-    """Labels as torchvision takes them, padded to the largest count of a picture."""
-    classes = nn.utils.rnn.pad_sequence([target["labels"] - 1 for target in targets], batch_first=True, padding_value=-1)
-    return Targets(nn.utils.rnn.pad_sequence([target["boxes"] for target in targets], batch_first=True), classes)
 
 
 def _below(state: Mapping[str, Any], prefix: str) -> dict[str, Any]:

@@ -5,20 +5,21 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch.utils.data import DataLoader
 
-from detkd.data.loading import collate, single_threaded
+from detkd.data.loading import single_threaded
 from detkd.teachers.store import View, digest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from torch import Tensor
+    from torch.utils.data import Dataset
 
-    from detkd.data.loading import AugmentedPictures
+    from detkd.engines.lightning.task import AddressedPictures
 
 STAGE = "full"  # the only one: the augmentation is the same from beginning to end
 
@@ -30,6 +31,7 @@ class PictureViews:
         pictures: The pictures, of no run in particular, which have the empty salt.
         steps: The augmentation's steps.
         count: Number of views of an image.
+        gather: Makes a batch of batches of one picture.
         workers: Processes that compose them; 0 composes them here.
 
     Attributes:
@@ -38,12 +40,18 @@ class PictureViews:
     """
 
     def __init__(
-        self, pictures: AugmentedPictures, steps: Sequence[Mapping[str, Any]], count: int, workers: int = 0
+        self,
+        pictures: AddressedPictures,
+        steps: Sequence[Mapping[str, Any]],
+        count: int,
+        *,
+        gather: Callable[[Sequence[Any]], Any],
+        workers: int = 0,
     ) -> None:
         self.pictures = pictures
         self.count = count
         self.counts = {STAGE: count}
-        self._steps, self._workers = steps, workers
+        self._steps, self._gather, self._workers = steps, gather, workers
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -60,10 +68,10 @@ class PictureViews:
         ]
         workers = min(self._workers, len(addresses) - 1)
         for found in DataLoader(
-            self.pictures,
+            cast("Dataset[Any]", self.pictures),
             batch_sampler=addresses,
             num_workers=workers,
-            collate_fn=collate,
+            collate_fn=self._gather,
             worker_init_fn=single_threaded,
             generator=torch.Generator(),  # or the loader would draw from the run's
         ):
@@ -86,7 +94,7 @@ class PictureViews:
         images = self.pictures.images
         with ThreadPoolExecutor() as pool:
             files = list(pool.map(lambda image: digest(image.path.read_bytes()), images))
-        labels = [digest(image.boxes.tobytes() + image.classes.tobytes() + image.crowd.tobytes()) for image in images]
+        labels = [digest(image.label_bytes()) for image in images]
         return {
             "images": len(images),
             "pictures": digest("".join(files).encode()),

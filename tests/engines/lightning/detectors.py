@@ -15,6 +15,8 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from detkd.config import parse_config
 from detkd.distiller import Distillation
+from detkd.engines.lightning.detection import DetectionTraining
+from detkd.engines.lightning.training import LightningEngine
 from detkd.hooks import Capture
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from detkd.types import Targets
 
 SIZE = 64
+ENGINE = LightningEngine(DetectionTraining())
 QUICK = {"lr": 0.003, "warmup_epochs": 0, "schedule": "constant"}
 
 

@@ -11,8 +11,7 @@ from typing import Any
 import torch
 
 from detkd.data.detection import DetectionDataset
-from detkd.engines.lightning.training import train
-from tests.engines.lightning.detectors import FeatureDistiller, MeanDetector, configure, faster_rcnn
+from tests.engines.lightning.detectors import ENGINE, FeatureDistiller, MeanDetector, configure, faster_rcnn
 
 
 def main(job: dict[str, Any]) -> None:
@@ -22,7 +21,7 @@ def main(job: dict[str, Any]) -> None:
     distiller = FeatureDistiller(student, teacher, stop=2.0 if job["exact"] else 1.0)
     trainer = {"strategy": "ddp", "devices": processes} if processes > 1 else {}
     config = configure(data, trainer=trainer, train={"epochs": 2, "imgsz": 64, "batch": 2})
-    result = train(student, distiller, config, DetectionDataset.load(data), Path(job["folder"]) / "run")
+    result = ENGINE.train(student, distiller, config, DetectionDataset.load(data), Path(job["folder"]) / "run")
     torch.save(
         {
             "student": student.state_dict(),

@@ -11,14 +11,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from detkd.config import ModelConfig, parse_distillation
+from detkd.config import parse_distillation
 from detkd.data.detection import DetectionDataset
 from detkd.engines.distillation import build_distiller
-from detkd.engines.lightning.training import LAST_CHECKPOINT, check, train
+from detkd.engines.lightning.training import LAST_CHECKPOINT
 from detkd.errors import ConfigError, DataError, DetkdError
+from detkd.model_config import ModelConfig
 from detkd.models.torchvision import build_model, load_model
 from tests.engines.conftest import CutError
-from tests.engines.lightning.detectors import QUICK, FeatureDistiller, configure, faster_rcnn, mask_rcnn
+from tests.engines.lightning.detectors import ENGINE, QUICK, FeatureDistiller, configure, faster_rcnn, mask_rcnn
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,7 +36,8 @@ def run(
     """Train the tiny detector, by a teacher of other width where it is distilled."""
     student = faster_rcnn()
     distiller = FeatureDistiller(student, faster_rcnn(12, seed=3)) if distilled else None
-    result = train(student, distiller, configure(data, **changes), DetectionDataset.load(data), folder, resume=resume)
+    dataset = DetectionDataset.load(data)
+    result = ENGINE.train(student, distiller, configure(data, **changes), dataset, folder, resume=resume)
     return result, student, distiller
 
 
@@ -179,7 +181,7 @@ def test_a_failure_in_the_middle_removes_the_hooks(data: Path, tmp_path: Path) -
 
     distiller = Failing(student, faster_rcnn(12, seed=3))
     with pytest.raises(CutError):
-        train(student, distiller, configure(data), DetectionDataset.load(data), tmp_path / "run")
+        ENGINE.train(student, distiller, configure(data), DetectionDataset.load(data), tmp_path / "run")
     assert hooks(student) == 0
     assert not (tmp_path / "run" / LAST_CHECKPOINT).exists()
 
@@ -198,12 +200,12 @@ def test_masks_are_learnt_and_judged(data: Path, tmp_path: Path) -> None:
     for label in (outlined.parent / "labels").rglob("*.txt"):
         label.write_text("0 .07 .07 .43 .07 .43 .43 .07 .43\n1 .56 .47 .93 .47 .93 .84 .56 .84\n")
     config = configure(outlined, train={"epochs": 25, "imgsz": 64, "batch": 2}, optim={**QUICK, "lr": 0.005})
-    result = train(mask_rcnn(), None, config, DetectionDataset.load(outlined), tmp_path / "run")
+    result = ENGINE.train(mask_rcnn(), None, config, DetectionDataset.load(outlined), tmp_path / "run")
     masks = [row["train/loss_mask"] for row in result.history]
     assert masks[-1] < 0.7 * masks[0]
     assert max(row["metrics/mAP50-95(M)"] for row in result.history) > 0.1
     with pytest.raises(DataError, match="expected a mask for each object"):
-        train(mask_rcnn(), None, configure(data), DetectionDataset.load(data), tmp_path / "boxes")
+        ENGINE.train(mask_rcnn(), None, configure(data), DetectionDataset.load(data), tmp_path / "boxes")
 
 
 def test_validation_sees_no_hooks(data: Path, tmp_path: Path) -> None:
@@ -211,7 +213,7 @@ def test_validation_sees_no_hooks(data: Path, tmp_path: Path) -> None:
     seen = []
     student.register_forward_pre_hook(lambda model, _: seen.append((model.training, hooks(model))))
     distiller = FeatureDistiller(student, faster_rcnn(12, seed=3))
-    train(student, distiller, configure(data), DetectionDataset.load(data), tmp_path / "run")
+    ENGINE.train(student, distiller, configure(data), DetectionDataset.load(data), tmp_path / "run")
     assert seen == [(True, 1), (True, 1), (False, 0), (False, 0)] * 2
 
 
@@ -253,7 +255,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(data: Path, tmp_path: Path) -> N
     student = faster_rcnn()
     distiller = FeatureDistiller(student, faster_rcnn(12, seed=3), weight=math.inf)
     with pytest.raises(DetkdError, match=r"in epoch 1 \['loss_classifier', .*Lower optim\.lr"):
-        train(student, distiller, configure(data), DetectionDataset.load(data), tmp_path / "run")
+        ENGINE.train(student, distiller, configure(data), DetectionDataset.load(data), tmp_path / "run")
 
 
 def test_half_precision_trains(data: Path, tmp_path: Path) -> None:
@@ -293,7 +295,7 @@ def test_faults_of_the_configuration_are_all_named(data: Path, tmp_path: Path) -
         train={"device": "tpu", "imgsz": 64},
     )
     with pytest.raises(ConfigError) as error:
-        check(faulty)
+        ENGINE.check(faulty)
     for line in (
         r"trainer\.max_epochs: set by another section",
         r"trainer\.devicez: unknown to Lightning's Trainer; got 1",
@@ -312,21 +314,21 @@ def test_faults_of_the_configuration_are_all_named(data: Path, tmp_path: Path) -
 def test_processes_that_would_each_train_alone_are_refused(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")  # as torchrun leaves it
     with pytest.raises(ConfigError, match=r"trainer: expected {strategy: ddp, devices: 2} for the 2 processes .* makes 1"):
-        check(configure(data))
+        ENGINE.check(configure(data))
 
 
 def test_what_lightning_refuses_is_refused_before_anything_is_written(data: Path, tmp_path: Path) -> None:
     faulty = configure(data, output=str(tmp_path / "runs"), trainer={"precision": 17, "logger": "tensorboard"})
     with pytest.raises(ConfigError, match=r"trainer: expected arguments that Lightning's Trainer takes, but: .*17"):
-        check(faulty)
-    check(configure(data, output=str(tmp_path / "runs"), trainer={"logger": "tensorboard"}))
+        ENGINE.check(faulty)
+    ENGINE.check(configure(data, output=str(tmp_path / "runs"), trainer={"logger": "tensorboard"}))
     assert not (tmp_path / "runs").exists()
 
 
 def test_tensorboard_is_asked_for_where_it_is_missing(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("detkd.engines.lightning.arguments.find_spec", lambda _: None)
     with pytest.raises(ConfigError, match=r"trainer.logger: tensorboard is not installed: pip install tensorboard"):
-        check(configure(data, output=str(tmp_path / "runs"), trainer={"logger": "tensorboard"}))
+        ENGINE.check(configure(data, output=str(tmp_path / "runs"), trainer={"logger": "tensorboard"}))
 
 
 def test_detectors_of_torchvision_distil_by_the_same_code_as_yolo(data: Path, tmp_path: Path) -> None:
@@ -343,7 +345,7 @@ def test_detectors_of_torchvision_distil_by_the_same_code_as_yolo(data: Path, tm
     aligners = {name: value.detach().clone() for name, value in distiller.named_parameters()}
     assert aligners
     config = configure(data, optim={**QUICK, "ema": 0.5})
-    result = train(student, distiller, config, DetectionDataset.load(data), tmp_path / "run")
+    result = ENGINE.train(student, distiller, config, DetectionDataset.load(data), tmp_path / "run")
     assert all(torch.equal(before[name], value) for name, value in teacher.state_dict().items())
     assert all(weights[term] > 0 for weights in result.weights for term in ("pkd", "fitnet"))
     assert all(not torch.equal(aligners[name], value) for name, value in distiller.named_parameters())

@@ -10,32 +10,32 @@ import pytest
 import torch
 from PIL import Image
 
-from detkd.config import ModelConfig, parse_distillation
+from detkd.config import parse_distillation
 from detkd.data.detection import DetectionDataset
 from detkd.engines.distillation import cache_source
-from detkd.engines.lightning.training import train, training_views
 from detkd.engines.views.lightning import STAGE, PictureViews
 from detkd.errors import CacheError
 from detkd.lightning_config import DEFAULT_AUGMENT
+from detkd.model_config import ModelConfig
 from detkd.models.ultralytics import build_yolo
 from detkd.teachers.cached import CachedTeacher
 from detkd.teachers.making import CacheMaker
 from detkd.teachers.store import View
 from tests.adapters.families import build
 from tests.engines.conftest import NAMES
-from tests.engines.lightning.detectors import FeatureDistiller, configure, faster_rcnn
+from tests.engines.lightning.detectors import ENGINE, FeatureDistiller, configure, faster_rcnn
 
 
 def views_of(data: Path, **changes: Any) -> PictureViews:
     teacher = {"weights": "unused.safetensors", "cache": "unused", "views": 2}
     sections = {"distill": {"teacher": teacher}, "augment": DEFAULT_AUGMENT, **changes}
-    found = training_views(configure(data, **sections), DetectionDataset.load(data))
+    found = ENGINE.training_views(configure(data, **sections), DetectionDataset.load(data))
     assert found is not None
     return found
 
 
 def test_only_a_cached_teacher_asks_for_views(data: Path) -> None:
-    assert training_views(configure(data), DetectionDataset.load(data)) is None
+    assert ENGINE.training_views(configure(data), DetectionDataset.load(data)) is None
     assert views_of(data).counts == {STAGE: 2}
     assert views_of(data, train={"epochs": 1, "imgsz": 64}).counts == {STAGE: 1}
 
@@ -52,7 +52,7 @@ def test_views_are_the_pictures_that_the_student_trains_on(data: Path, tmp_path:
         loading={"workers": workers},
         train={"epochs": 3, "imgsz": 64, "batch": 2, "seed": 5},
     )
-    train(student, distiller, config, DetectionDataset.load(data), tmp_path / "run")
+    ENGINE.train(student, distiller, config, DetectionDataset.load(data), tmp_path / "run")
     assert [view.view for view in distiller.views] == [0] * 4 + [1] * 4 + [0] * 4
     assert {view.image for view in distiller.views[:4]} == {0, 1, 2, 3}
     composed = torch.cat(list(views_of(data, loading={"workers": workers}).load(distiller.views, 5)))

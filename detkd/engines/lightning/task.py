@@ -1,0 +1,71 @@
+"""What differs between the tasks that Lightning trains for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from torch import nn
+
+    from detkd.config import RunConfig
+
+
+class AddressedPictures(Protocol):
+    """Training pictures that are addressed by image and view, and depend on nothing else, see :mod:`detkd.data.loading`.
+
+    Attributes:
+        images: What is known of each image: its ``path``, the ``classes`` of its objects, and its ``label_bytes()``.
+        augmentation: What is done to them, to squares of ``augmentation.imgsz`` pixels.
+    """
+
+    images: Sequence[Any]
+    augmentation: Any
+
+    def __len__(self) -> int:
+        """Number of images."""
+
+    def __getitem__(self, address: tuple[int, int]) -> Any:
+        """A batch of one picture."""
+
+
+class TrainingTask(Protocol):
+    """A task.
+
+    Attributes:
+        watched: The metric that the best student has most of.
+        title: What it is called on the terminal.
+    """
+
+    watched: str
+    title: str
+
+    def check(self, config: RunConfig) -> None:
+        """Refuse what cannot be built of a configuration.
+
+        Raises:
+            ConfigError: With one line for each fault.
+        """
+
+    def gather(self, samples: Sequence[Any]) -> Any:
+        """Make a batch of batches of one picture.
+
+        A batch has ``images``, RGB of 8 bits [B, 3, S, S], ``targets`` that the student is called with in training, and
+        ``addresses``.
+        """
+
+    def pictures(self, config: RunConfig, dataset: Any, student: nn.Module | None) -> AddressedPictures:
+        """The training pictures: those of a cache are the same in all runs."""
+
+    def targets(self, batch: Any) -> Any:
+        """The labels, as distillation takes them."""
+
+    def judge(
+        self, config: RunConfig, dataset: Any, student: nn.Module, rank: int, processes: int
+    ) -> Callable[[nn.Module], Mapping[str, float]]:
+        """What gives the metrics of a model on the watched split, the same in every process."""
+
+    def save(self, model: nn.Module, path: Path) -> None:
+        """Write a student, whole or not at all."""

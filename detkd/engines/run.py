@@ -1,0 +1,207 @@
+"""One run from configuration to results: check, train, evaluate, report."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import sys
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from detkd import __version__
+from detkd.config import dump_config
+from detkd.engines.distillation import build_distiller
+from detkd.engines.families import FAMILIES, build_model, build_teacher
+from detkd.engines.tasks import Judged, task_of
+from detkd.errors import ConfigError, WeightsError
+from detkd.evaluation.cost import measure_cost
+from detkd.files import copy_file, write_json, write_text
+from detkd.inherit import select_weights
+from detkd.memory import keep_freed_memory
+from detkd.processes import is_first_process
+from detkd.report.console import print_table, results_table
+from detkd.report.plots import plot_training
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import nn
+
+    from detkd.config import RunConfig
+    from detkd.distiller import Distiller
+
+SCHEMA_VERSION = 2
+PACKAGES = ("torch", "torchvision", "ultralytics", "pytorch-lightning", "albumentations", "numpy", "pycocotools")
+
+
+def run_config(config: RunConfig, *, resume: bool = False) -> Path:
+    """Train a student as configured and leave a run folder with its checkpoint and results.
+
+    Everything that can be checked is checked before the folder is made. Of several processes that train together, the first
+    one writes and prints.
+
+    Args:
+        config: The run.
+        resume: Go on from the last epoch of a run that was cut short, with the same configuration.
+
+    Returns:
+        The run folder: ``config.yaml``, ``results.json``, the student's checkpoint and its engine's folder, see
+        docs/run_folder.md.
+
+    Raises:
+        DetkdError: If the configuration, the data or the weights do not fit.
+    """
+    if config.train.device == "cpu":
+        keep_freed_memory()
+    folder = config.output / config.name
+    _check_folder(folder, config, resume)
+    task = task_of(config)
+    dataset = task.load_data(config)
+    check_settings(config)
+    family = FAMILIES[config.student.family]
+    student, teachers, distiller = build_models(config, dataset)
+
+    if is_first_process():
+        write_text(folder / "config.yaml", dump_config(config))
+    trained = family.engine.train(student, distiller, config, dataset, folder, resume=resume)
+    if not is_first_process():
+        return folder
+    copy_file(trained.checkpoint, folder / family.checkpoint)
+    models = {"student": Judged(family.load(folder / family.checkpoint, config.train.imgsz), family, {})}
+    roles = ["teacher"] if len(teachers) == 1 else [f"teacher {number + 1}" for number in range(len(teachers))]
+    for role, teacher, spec in zip(roles, teachers, config.distill.all_teachers if config.distill else (), strict=True):
+        models[role] = Judged(teacher.cpu(), FAMILIES[spec.family], spec.classes or {})
+    costs = measure_cost({role: judged.model for role, judged in models.items()}, config.train.imgsz)
+    metrics = task.evaluate(models, dataset, config, folder)
+    report = {role: {**asdict(cost), "metrics": metrics[role]} for role, cost in costs.items()}
+    results = {
+        "schema_version": SCHEMA_VERSION,
+        "task": config.task,
+        "family": config.student.family,
+        "name": config.name,
+        "seed": config.train.seed,
+        "epochs": len(trained.history),
+        "train_seconds": trained.seconds,
+        "peak_memory_mib": _peak_memory_mib(),
+        "host": _describe_host(),
+        "versions": _describe_versions(),
+        "data": {"path": str(config.data), "images": {s: len(dataset.images(s)) for s in dataset.splits}},
+        "student": report["student"],
+        "teachers": [report[role] for role in roles],
+        "history": trained.history,
+        "distill_weights": trained.weights,
+        "checkpoint": family.checkpoint,
+        "command": sys.argv,
+    }
+    plot_training(trained.history, folder / "training.png", config.name, task.WATCHED)
+    write_json(folder / "results.json", results)
+    print_table(results_table([(role, report[role]) for role in (*roles, "student")], config.evaluate[-1], task.METRICS))
+    for name in (family.checkpoint, "results.json", "training.png", task.PICTURES):
+        print(folder / name)
+    return folder
+
+
+def check_settings(config: RunConfig) -> None:
+    """Refuse weights that are not there, and what the engine does not know.
+
+    Raises:
+        WeightsError: Naming the first file that is missing.
+        ConfigError: With one line for each fault.
+    """
+    for spec in (config.student, *(config.distill.all_teachers if config.distill is not None else ())):
+        if spec.weights is not None and not spec.weights.is_file():
+            raise WeightsError(f"Expected a weights file, but there is none at {spec.weights}.")
+    FAMILIES[config.student.family].engine.check(config)
+
+
+def build_models(config: RunConfig, dataset: Any) -> tuple[nn.Module, list[nn.Module], Distiller | None]:
+    """Build the student, its teachers, and the distiller between them, which is tried once.
+
+    Raises:
+        DetkdError: If the models cannot be built or do not fit each other in what a term needs.
+    """
+    say = print if is_first_process() else _keep_quiet
+    torch.manual_seed(config.train.seed)  # the same student for the same seed, with or without a teacher
+    student, origin = build_model(config.student, dataset.names, role="student", imgsz=config.train.imgsz)
+    say(f"student: {origin}")
+    _check_classes(task_of(config).class_names(student), dataset.names)
+    if config.distill is None:
+        return student, [], None
+    teachers = []
+    for spec in config.distill.all_teachers:
+        teacher, origin = build_teacher(spec, dataset.names, config.train.imgsz)
+        say(f"teacher: {origin}")
+        teachers.append(teacher)
+    if config.distill.inherit:
+        say(f"student: {select_weights(student, teachers[0])} tensors inherited from the teacher")
+    views = FAMILIES[config.student.family].engine.training_views(config, dataset, student)
+    return student, teachers, build_distiller(student, teachers, config.distill, config.train.imgsz, views)
+
+
+def _keep_quiet(_: str) -> None:
+    """Print nothing."""
+
+
+def _check_classes(found: tuple[str, ...], names: tuple[str, ...]) -> None:
+    """Refuse a student that counts other classes than the labels do, as one of another data set's checkpoint.
+
+    Raises:
+        WeightsError: Listing the classes of both.
+    """
+    if found != names:
+        raise WeightsError(
+            f"Expected a student of the data set's classes {list(names)}, but its checkpoint is of {list(found)}. "
+            "Give `student.model` beside `student.weights`: it is built for the data set, and filled with what fits."
+        )
+
+
+def _check_folder(folder: Path, config: RunConfig, resume: bool) -> None:
+    """Refuse to overwrite a run, or to mix two."""
+    if (folder / "results.json").exists():
+        raise ConfigError(f"name: expected a new run, but {folder} holds a finished one. Choose another name.")
+    last = FAMILIES[config.student.family].engine.LAST_CHECKPOINT
+    begun = (folder / last).exists()
+    if begun and not resume:
+        raise ConfigError(
+            f"name: expected a new run, but {folder} holds one that was cut short. Give --resume to go on with it, or "
+            "choose another name."
+        )
+    if resume and not begun:
+        raise ConfigError(f"name: expected {folder} to hold a run to resume, but it has no {last}.")
+    if resume and (folder / "config.yaml").read_text(encoding="utf-8") != dump_config(config):
+        raise ConfigError(
+            f"Expected the configuration that the run was started with, but it differs from {folder / 'config.yaml'}. "
+            "Resume with that file."
+        )
+
+
+def _peak_memory_mib() -> float:
+    """Largest memory of this process so far: the GPU's where one is at work, else the resident set."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.max_memory_allocated() / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10  # bytes there, KiB elsewhere
+
+
+def _describe_host() -> dict[str, Any]:
+    return {
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+    }
+
+
+def _describe_versions() -> dict[str, str | None]:
+    versions: dict[str, str | None] = {"detkd": __version__}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = None
+    return versions
