@@ -59,6 +59,7 @@ BUILDERS: dict[str, Builder] = {
     "fasterrcnn_yolov5n_fpn": Builder(two_stage.fasterrcnn_yolov5n_fpn, 0.5, COMPACT, body="model."),
     "maskrcnn_resnet50_fpn": Builder(two_stage.mask_rcnn, proposals=FULL, body=""),
     "maskrcnn_resnet50_fpn_v2": Builder(two_stage.mask_rcnn, proposals=FULL, body=""),
+    "maskrcnn_yolov5n_fpn": Builder(two_stage.maskrcnn_yolov5n_fpn, 0.5, COMPACT, body="model."),
     "retinanet_resnet50_fpn": Builder(one_stage.retinanet, body=""),
     "retinanet_resnet50_fpn_v2": Builder(one_stage.retinanet, body=""),
     "fcos_resnet50_fpn": Builder(one_stage.fcos, body=""),

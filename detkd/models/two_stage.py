@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 from torchvision.models import mobilenet_v3_large, mobilenet_v3_small, resnet18, resnet50
-from torchvision.models.detection import FasterRCNN, maskrcnn_resnet50_fpn, maskrcnn_resnet50_fpn_v2
+from torchvision.models.detection import FasterRCNN, MaskRCNN, maskrcnn_resnet50_fpn, maskrcnn_resnet50_fpn_v2
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import MultiScaleRoIAlign
 
@@ -82,7 +83,7 @@ def fasterrcnn_mobilenet_v3_small_fpn(architecture: Architecture) -> nn.Module:
     return _faster_rcnn(architecture, backbone, anchors((8, 16, 32, 64), architecture.imgsz))
 
 
-def fasterrcnn_yolov5n_fpn(architecture: Architecture) -> nn.Module:
+def fasterrcnn_yolov5n_fpn(architecture: Architecture, **options: Any) -> nn.Module:
     """A teacher on the backbone of YOLOv5n, whose COCO weights are small; needs ultralytics."""
     backbone = _pyramid(architecture, yolov5n_layers(), YOLOV5N_CHANNELS)
     return _faster_rcnn(
@@ -91,7 +92,14 @@ def fasterrcnn_yolov5n_fpn(architecture: Architecture) -> nn.Module:
         anchors((8, 16, 32, 64), architecture.imgsz),
         image_mean=[0.0, 0.0, 0.0],  # YOLO takes [0, 1] as it is
         image_std=[1.0, 1.0, 1.0],
+        **options,
     )
+
+
+def maskrcnn_yolov5n_fpn(architecture: Architecture) -> nn.Module:
+    """The same with a mask head of four convolutions as wide as the pyramid."""
+    channels, _ = _channels(architecture)
+    return fasterrcnn_yolov5n_fpn(architecture, kind=MaskRCNN, **_mask_parts(architecture, channels))
 
 
 def mask_rcnn(architecture: Architecture) -> nn.Module:
@@ -144,12 +152,13 @@ def _faster_rcnn(
     backbone: BackboneWithFPN,
     anchor_generator: AnchorGenerator,
     *,
+    kind: type[FasterRCNN] = FasterRCNN,
     box_head: nn.Module | None = None,
     **options: Any,
 ) -> nn.Module:
     channels, hidden = _channels(architecture)
     levels = len(anchor_generator.sizes) - 1  # regions are not pooled from the coarsest
-    model: nn.Module = FasterRCNN(
+    model: nn.Module = kind(
         backbone,
         min_size=architecture.imgsz,  # with an equal maximum, a square batch is not resized
         max_size=architecture.imgsz,
@@ -161,6 +170,15 @@ def _faster_rcnn(
         **options,
     )
     return model
+
+
+def _mask_parts(architecture: Architecture, channels: int) -> dict[str, nn.Module]:
+    """What a Mask R-CNN has beside a Faster R-CNN, on a pyramid of four levels."""
+    return {
+        "mask_roi_pool": _pool(3, architecture.imgsz, MASK_POOLED),
+        "mask_head": MaskRCNNHeads(channels, (channels,) * 4, dilation=1),
+        "mask_predictor": MaskRCNNPredictor(channels, channels, 1 + len(architecture.class_names)),
+    }
 
 
 def _pool(levels: int, imgsz: int, side: int) -> MultiScaleRoIAlign:

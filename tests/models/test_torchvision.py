@@ -26,7 +26,7 @@ CLASSES = ("disc", "square", "triangle")
 SMALL = "fasterrcnn_mobilenet_v3_small_fpn"
 SIZE = 64
 PUBLISHED = [name for name in BUILDERS if hasattr(torchvision.models.detection, name)]
-COMPACT = {"fasterrcnn_resnet18_fpn", SMALL, "fasterrcnn_yolov5n_fpn"}
+COMPACT = {"fasterrcnn_resnet18_fpn", SMALL, "fasterrcnn_yolov5n_fpn", "maskrcnn_yolov5n_fpn"}
 
 
 def build(name: str = SMALL, imgsz: int = SIZE, **spec: Any) -> Any:
