@@ -39,7 +39,9 @@ def recipes_for(student: ModelConfig) -> Path:
     """
     if student.family == "yolo":
         return RECIPES / "yolo.yaml"
-    if student.model is not None and student.model.startswith(TWO_STAGE):
+    if student.family == "unet":
+        return RECIPES / "unet.yaml"
+    if student.architecture.startswith(TWO_STAGE):
         return RECIPES / "faster_rcnn.yaml"
     raise ConfigError(
         f"--recipes: expected a file for a student of {student.model or student.weights}; those in {RECIPES} are for YOLO "

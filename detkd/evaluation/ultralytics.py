@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from detkd.data.masks import encode_mask
 from detkd.evaluation.lookup import category_ids, image_ids
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ def predict_coco(
         max_detections: Most boxes kept on an image.
 
     Returns:
-        Dicts of ``image_id``, ``category_id``, ``bbox`` (x, y, width, height in the picture's pixels) and ``score``.
+        Dicts of ``image_id``, ``category_id``, ``bbox`` (x, y, width, height in the picture's pixels), ``score``, and of a
+        segmenter ``segmentation``, the mask as run lengths.
 
     Raises:
         DataError: If an image or a class of the model is missing from the ground truth.
@@ -47,18 +49,29 @@ def predict_coco(
         # One at a time: a batch of unlike pictures would be padded to a common shape, and scores would depend on it.
         with torch.inference_mode():
             (result,) = model.predict(
-                str(path), imgsz=imgsz, conf=confidence, iou=iou, max_det=max_detections, verbose=False, save=False
+                str(path),
+                imgsz=imgsz,
+                conf=confidence,
+                iou=iou,
+                max_det=max_detections,
+                retina_masks=True,  # of the picture's own size
+                verbose=False,
+                save=False,
             )
         boxes = result.boxes.cpu()
-        for (x1, y1, x2, y2), score, label in zip(
-            boxes.xyxy.tolist(), boxes.conf.tolist(), boxes.cls.tolist(), strict=True
-        ):
-            detections.append(
-                {
-                    "image_id": image,
-                    "category_id": categories[int(label)],
-                    "bbox": [x1, y1, x2 - x1, y2 - y1],
-                    "score": score,
-                }
+        found = [
+            {
+                "image_id": image,
+                "category_id": categories[int(label)],
+                "bbox": [x1, y1, x2 - x1, y2 - y1],
+                "score": score,
+            }
+            for (x1, y1, x2, y2), score, label in zip(
+                boxes.xyxy.tolist(), boxes.conf.tolist(), boxes.cls.tolist(), strict=True
             )
+        ]
+        if result.masks is not None:
+            for detection, mask in zip(found, result.masks.data.cpu().numpy(), strict=True):
+                detection["segmentation"] = encode_mask(mask)
+        detections += found
     return detections
