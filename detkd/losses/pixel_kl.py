@@ -28,9 +28,9 @@ def pixel_kl(
     .. math::
         \frac{T^2}{\sum_i w_i} \sum_i w_i \, \mathrm{KL}(p^t_i \| p^s_i), \quad w_i = v_i \, (1 + g \, [i \in \partial])
 
-    where v are the pixels' weights, ∂ the pixels within `radius` of a change of label, and p a softmax over the K channels at
-    temperature T, or of a single channel a sigmoid. The logits are read where they lie: nothing of their size is made but
-    the gradient.
+    where v are the pixels' weights, ∂ the pixels within `radius` of a change of label, and p a softmax over the K channels
+    at temperature T, or of a single channel a sigmoid. The logits are read where they lie: nothing of their size is made
+    but the gradient.
 
     Args:
         student_pixels: Logits of the student, [B, K, H, W].
