@@ -55,16 +55,17 @@ def build_model(spec: ModelConfig, class_names: Sequence[str], *, role: str, img
         path = spec.weights if spec.model is None else Path(spec.model)
         if path is None:
             raise ConfigError(f"{role}: expected `model` (a name), `weights`, or both, but got neither.")
-        return load_model(path, imgsz), f"all tensors from {path}"
-    model = construct(_architecture(spec, class_names, role, imgsz), role)
+        model, origin = load_model(path, imgsz), f"all tensors from {path}"
+    else:
+        model, origin = construct(_architecture(spec, class_names, role, imgsz), role), "from scratch"
+        if spec.weights is not None:
+            origin = f"{_fill(model.network, spec.weights)} ({spec.weights})"
     if imgsz % model.stride:
         raise ConfigError(
-            f"{role}: expected an input that {spec.model} can halve to its deepest level, of a multiple of {model.stride} "
-            f"pixels, but got {imgsz}. Set `train.imgsz` to such a size."
+            f"{role}: expected an input whose side is a multiple of {model.stride} pixels, which its U-Net halves to its "
+            f"deepest level, but got {imgsz}. Set `train.imgsz` to such a size."
         )
-    if spec.weights is None:
-        return model, "from scratch"
-    return model, f"{_fill(model.network, spec.weights)} ({spec.weights})"
+    return model, origin
 
 
 def construct(architecture: UNetArchitecture, role: str = "student") -> Segmenter:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from detkd.errors import ArgumentError
 from detkd.losses import PixelKL, pixel_kl, soft_kl
@@ -100,6 +101,32 @@ def test_the_module_is_the_function(channels: int) -> None:
     torch.testing.assert_close(found, pixel_kl(student, teacher, weights(), halves(), **settings))
     compiled = torch.compile(PixelKL(**settings), fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(student, teacher, weights(), halves()), found)
+
+
+class Sizes(TorchDispatchMode):
+    """Numbers of elements of all tensors with memory of their own that ops return."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: dict[int, int] = {}
+
+    def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = op(*args, **(kwargs or {}))
+        for value in found if isinstance(found, tuple) else (found,):
+            if isinstance(value, torch.Tensor):
+                self.seen[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
+        return found
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_nothing_as_large_as_the_logits_is_made_but_the_gradient(layout: Any) -> None:
+    student, teacher = (torch.randn(2, 40, 16, 16).to(memory_format=layout) for _ in range(2))
+    own = {x.untyped_storage().data_ptr() for x in (student, teacher)}
+    labels = torch.randint(0, 3, (2, 16, 16))
+    with Sizes() as sizes:
+        pixel_kl(student.requires_grad_(), teacher, torch.rand(2, 16, 16), labels, boundary_gain=2.0)
+    large = [size for place, size in sizes.seen.items() if place not in own and size > student.numel()]
+    assert large == [student.numel() * 4]
 
 
 def test_what_does_not_fit_is_refused() -> None:

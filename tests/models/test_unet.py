@@ -130,9 +130,12 @@ def test_a_wrong_setting_is_refused_by_its_name(spec: dict[str, Any], fault: str
         build_model(ModelConfig(**spec), CLASSES, role="student", imgsz=SIZE)
 
 
-def test_sizes_that_cannot_be_halved_are_refused_with_one_that_can() -> None:
+def test_sizes_that_cannot_be_halved_are_refused_with_one_that_can(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="multiple of 32"):
         build(SMALL, imgsz=48)
+    save_model(tiny(), tmp_path / "student.safetensors")
+    with pytest.raises(ConfigError, match="multiple of 16"):
+        build_model(ModelConfig(weights=tmp_path / "student.safetensors"), CLASSES, role="teacher", imgsz=40)
     assert build("unet", imgsz=48, width=0.25)(pictures(size=48)).shape == (2, 4, 48, 48)
     with pytest.raises(ArgumentError, match="32 x 48"):
         tiny()(torch.zeros(1, 3, 20, 40))
