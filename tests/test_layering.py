@@ -52,7 +52,7 @@ ALLOWED = {
     "distiller": {"adapters", "balance", "losses", "modes", "second_stage", "teacher_terms", "teachers", "errors", "types"},
     "model_config": {"teachers", "weights"},
     "segmentation_config": {"evaluation"},
-    "models": {"adapters", "config", "model_config", "errors", "files", "weights"},
+    "models": {"adapters", "config", "model_config", "errors", "files", "types", "weights"},
     "lightning_config": set(),
     "config": {
         "balance",

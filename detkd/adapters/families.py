@@ -1,4 +1,4 @@
-"""The families of detectors that detkd knows."""
+"""The families of models that detkd knows."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from detkd.adapters.retinanet import RetinaNetAdapter
 from detkd.adapters.ssd import SSDAdapter
 from detkd.adapters.torchvision import FasterRCNNAdapter
 from detkd.adapters.ultralytics import UltralyticsAdapter
+from detkd.adapters.unet import UNetAdapter, is_segmenter
 from detkd.errors import AdapterError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from detkd.adapters.base import DetectorAdapter
+    from detkd.adapters.base import DetectorAdapter, SegmenterAdapter
 
 # A subclass is seen as its base: Mask R-CNN as Faster R-CNN, SSDlite as SSD.
 ADAPTERS: dict[type[nn.Module], Callable[[Any], DetectorAdapter]] = {
@@ -45,3 +46,8 @@ def make_adapter(model: nn.Module) -> DetectorAdapter:
         f"Expected a detector of ultralytics, or torchvision's {', '.join(family.__name__ for family in ADAPTERS)}, but "
         f"got {type(model).__name__}. Write an adapter for it (`detkd.adapters.base.DetectorAdapter`)."
     )
+
+
+def make_any_adapter(model: nn.Module) -> DetectorAdapter | SegmenterAdapter:
+    """View a model of any family, a segmenter or a detector; see :func:`make_adapter`."""
+    return UNetAdapter(model) if is_segmenter(model) else make_adapter(model)

@@ -21,6 +21,10 @@ from detkd.losses.ld import LD, box_ld, ld, valuable_region
 from detkd.losses.mask_kd import MaskKD, mask_kd
 from detkd.losses.mgd import MGD
 from detkd.losses.pairwise import Pairwise, pairwise
+from detkd.losses.pixel_cwd import PixelCWD, pixel_cwd
+from detkd.losses.pixel_dist import PixelDIST, pixel_dist
+from detkd.losses.pixel_kl import PixelKL, pixel_kl
+from detkd.losses.pixel_label import PixelLabel, pixel_label
 from detkd.losses.pkd import PKD, pkd
 from detkd.losses.region_label import RegionLabel, region_label
 from detkd.losses.region_mask import RegionMask, region_mask
@@ -45,6 +49,10 @@ LOSSES: dict[str, type[nn.Module]] = {
     "mask_kd": MaskKD,
     "mgd": MGD,
     "pairwise": Pairwise,
+    "pixel_cwd": PixelCWD,
+    "pixel_dist": PixelDIST,
+    "pixel_kl": PixelKL,
+    "pixel_label": PixelLabel,
     "pkd": PKD,
     "region_label": RegionLabel,
     "region_mask": RegionMask,
@@ -74,6 +82,10 @@ __all__ = [
     "HardLabel",
     "MaskKD",
     "Pairwise",
+    "PixelCWD",
+    "PixelDIST",
+    "PixelKL",
+    "PixelLabel",
     "RegionLabel",
     "RegionMask",
     "ScoreL2",
@@ -92,6 +104,10 @@ __all__ = [
     "mask_kd",
     "object_weights",
     "pairwise",
+    "pixel_cwd",
+    "pixel_dist",
+    "pixel_kl",
+    "pixel_label",
     "pkd",
     "region_label",
     "region_mask",

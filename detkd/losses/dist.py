@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+import torch
 from torch import nn
 
 from detkd.errors import ArgumentError
-from detkd.ops._common import accumulate, check_pair, check_temperature
+from detkd.ops._common import accumulate, check_pair, check_temperature, expand_weight
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,6 +25,7 @@ def dist(
     beta: float = 1.0,
     gamma: float = 1.0,
     temperature: float = 1.0,
+    weight: Tensor | None = None,
 ) -> Tensor:
     r"""Distil how classes relate at each position, and how positions relate in each class, by Pearson's correlation ρ.
 
@@ -40,9 +42,11 @@ def dist(
         beta: Weight of the relations between classes.
         gamma: Weight of the relations within a class.
         temperature: Softening T > 0.
+        weight: Weight of each position, ≥ 0, broadcast over [N] or [N, ...], in the means and the correlations over
+            positions; 0 ignores it.
 
     Returns:
-        A float32 scalar; 0 for an empty input.
+        A float32 scalar; 0 for an empty input, and where no position has a weight.
 
     Raises:
         ArgumentError: If the shapes do not fit each other or the temperature is not positive.
@@ -59,15 +63,29 @@ def dist(
     if not student_logits.numel():
         return accumulate(student_logits).sum()
     student, teacher = ((accumulate(x) / temperature).softmax(1) for x in (student_logits, teacher_logits.detach()))
+    weight = expand_weight(weight, (student.shape[0], *student.shape[2:]))
+    share = None if weight is None else _shares(weight)
     positions = [0, *range(2, student.ndim)]
-    between = 1 - _correlation(student, teacher, [1]).mean()
-    within = 1 - _correlation(student, teacher, positions).mean()
-    return temperature**2 * (beta * between + gamma * within)
+    apart = 1 - _correlation(student, teacher, [1])
+    between = apart.mean() if share is None else (share * apart).sum()
+    within = 1 - _correlation(student, teacher, positions, None if share is None else share.unsqueeze(1)).mean()
+    loss = temperature**2 * (beta * between + gamma * within)
+    return loss if share is None else loss * share.sum()  # of shares that sum to 1, or are all 0
 
 
-def _correlation(student: Tensor, teacher: Tensor, dims: list[int]) -> Tensor:
-    """Pearson's correlation over some dimensions, in the shape of the others."""
-    s, t = (x - x.mean(dims, keepdim=True) for x in (student, teacher))
+def _shares(weight: Tensor) -> Tensor:
+    """Weights divided by their sum; zeros where that is 0."""
+    total = weight.sum()
+    return weight / torch.where(total > 0, total, torch.ones_like(total))
+
+
+def _correlation(student: Tensor, teacher: Tensor, dims: list[int], share: Tensor | None = None) -> Tensor:
+    """Pearson's correlation over some dimensions, in the shape of the others; shares sum to 1 over them."""
+    if share is None:
+        s, t = (x - x.mean(dims, keepdim=True) for x in (student, teacher))
+    else:  # a root of the share in each factor is a share in each product
+        count = share.numel()
+        s, t = ((x - (share * x).sum(dims, keepdim=True)) * (count * share).sqrt() for x in (student, teacher))
     spreads = [x.square().sum(dims).clamp(min=MIN_SPREAD**2).sqrt() for x in (s, t)]
     return (s * t).sum(dims) / (spreads[0] * spreads[1])
 

@@ -107,6 +107,20 @@ def masks(student: Tensor, teacher: Tensor) -> Tensor:
     return losses.mask_kd(student, maps[0], teacher, maps[1], scores, boxes, (16, 16), top=3)
 
 
+def pixels(function: Callable[..., Tensor], **arguments: object) -> Loss:
+    """A loss on the pixels of two images, some of which are ignored and some lie near a boundary."""
+
+    def call(student: Tensor, teacher: Tensor) -> Tensor:
+        batch, _, *size = student.shape
+        count = batch * size[0] * size[1]
+        weights = (torch.arange(count) % 5 / 4).view(batch, *size)
+        labels = (torch.arange(count) % 4 - 1).view(batch, *size)
+        wanted = (weights, labels) if arguments else (weights,)
+        return function(student, teacher, *wanted, **arguments)
+
+    return call
+
+
 FEATURES = {
     "at": losses.at,
     "cwd": losses.cwd,
@@ -117,6 +131,12 @@ FEATURES = {
     "pkd": losses.pkd,
     "score_l2": lambda s, t: losses.score_l2(s, t, torch.ones(s.shape[0], 1, *s.shape[2:])),
     "sp": losses.sp,
+}
+PIXELS = {
+    "pixel_cwd": pixels(losses.pixel_cwd),
+    "pixel_dist": pixels(losses.pixel_dist),
+    "pixel_kl": pixels(losses.pixel_kl, boundary_gain=2.0, radius=1),
+    "pixel_label": pixels(losses.pixel_label, boundary_gain=2.0, threshold=0.4),
 }
 EMBEDDINGS = {"rkd": losses.rkd}
 ANCHORS = {
@@ -133,11 +153,11 @@ ANCHORS = {
     "region_mask": losses.region_mask,
     "soft_kl": losses.soft_kl,
 }
-CASES = FEATURES | EMBEDDINGS | ANCHORS
+CASES = FEATURES | PIXELS | EMBEDDINGS | ANCHORS
 
 
 def shape_of(name: str) -> tuple[int, ...]:
-    if name in FEATURES:
+    if name in FEATURES | PIXELS:
         return (2, 3, 5, 7)
     if name in EMBEDDINGS:
         return (4, 9)
