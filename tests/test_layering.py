@@ -53,7 +53,7 @@ ALLOWED = {
     "models": {"adapters", "config", "errors", "files", "weights"},
     "lightning_config": set(),
     "config": {"balance", "lightning_config", "losses", "schedules", "teacher_terms", "teachers", "errors"},
-    "data": {"errors", "files", "seeds"},
+    "data": {"errors", "files", "seeds", "types"},
     "evaluation": {"errors", "data", "modes"},
     "engines": {
         "adapters",
