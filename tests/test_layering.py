@@ -65,7 +65,7 @@ ALLOWED = {
         "teacher_terms",
         "teachers",
     },
-    "data": {"errors", "files", "seeds"},
+    "data": {"errors", "files", "seeds", "types"},
     "evaluation": {"errors", "data", "modes"},
     "engines": {
         "adapters",

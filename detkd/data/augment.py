@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     Pixels = npt.NDArray[np.uint8]
+
+Labels = Literal["boxes", "masks"]
 
 GREY = 114  # what lies beside the picture
 MIN_VISIBILITY = 0.1  # of a box, or its object can hardly be told any more
@@ -100,8 +102,12 @@ def import_albumentations() -> Any:
     return albumentations
 
 
-def make_transforms(steps: Sequence[Mapping[str, Any]]) -> list[Any]:
+def make_transforms(steps: Sequence[Mapping[str, Any]], takes: Labels = "boxes") -> list[Any]:
     """Build albumentations' transforms, and try each of them on a picture.
+
+    Args:
+        steps: Each the name of a transform to its arguments.
+        takes: What every transform has to take along.
 
     Raises:
         ConfigError: One line for each fault.
@@ -110,7 +116,7 @@ def make_transforms(steps: Sequence[Mapping[str, Any]]) -> list[Any]:
     faults: list[str] = []
     for number, step in enumerate(steps):
         try:
-            transforms.append(_make_transform(step))
+            transforms.append(_make_transform(step, takes))
         except ConfigError as error:
             faults += [f"augment.{number}: {line}" for line in str(error).splitlines()]
     if faults:
@@ -118,7 +124,7 @@ def make_transforms(steps: Sequence[Mapping[str, Any]]) -> list[Any]:
     return transforms
 
 
-def _make_transform(step: Mapping[str, Any]) -> Any:
+def _make_transform(step: Mapping[str, Any], takes: Labels) -> Any:
     library = import_albumentations()
     if len(step) != 1:
         raise ConfigError(f"expected one transform's name to its arguments, but got {dict(step)!r}.")
@@ -127,16 +133,17 @@ def _make_transform(step: Mapping[str, Any]) -> Any:
     known = isinstance(kind, type) and issubclass(kind, library.BasicTransform)
     if not known:
         raise ConfigError(f"expected the name of one of albumentations' transforms, but got {name!r}.")
-    boxes = library.core.type_definitions.Targets.BBOXES
-    if boxes not in kind._targets and not issubclass(kind, library.ImageOnlyTransform):
-        raise ConfigError(f"{name}: expected a transform that takes boxes along, but it does not.")
+    targets = library.core.type_definitions.Targets
+    needed = targets.BBOXES if takes == "boxes" else targets.MASK
+    if needed not in kind._targets and not issubclass(kind, library.ImageOnlyTransform):
+        raise ConfigError(f"{name}: expected a transform that takes {takes} along, but it does not.")
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)  # of an unknown argument it only warns
         try:
             transform = kind(**(arguments or {}))
         except (ValueError, TypeError, UserWarning) as error:
             raise ConfigError("\n".join(f"{name}: {reason}" for reason in _reasons(error))) from error
-    _try_out(name, transform)
+    _try_out(name, transform, takes)
     return transform
 
 
@@ -148,16 +155,20 @@ def _reasons(error: Exception) -> list[str]:
     return [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}; got {fault['input']!r}." for fault in details()]
 
 
-def _try_out(name: str, transform: Any) -> None:
+def _try_out(name: str, transform: Any, takes: Labels) -> None:
     library = import_albumentations()
     chance, transform.p = transform.p, 1.0
     try:
-        compose = library.Compose([library.NoOp(), transform], bbox_params=_box_parameters())
         pixels = np.random.default_rng(0).integers(0, 255, (1024, 1024, 3), dtype=np.uint8)
-        result = compose(image=pixels, bboxes=np.array([[256.0, 256.0, 768.0, 768.0]]), index=np.arange(1))["image"]
+        if takes == "boxes":
+            compose = library.Compose([library.NoOp(), transform], bbox_params=_box_parameters())
+            result = compose(image=pixels, bboxes=np.array([[256.0, 256.0, 768.0, 768.0]]), index=np.arange(1))["image"]
+        else:
+            compose = library.Compose([library.NoOp(), transform])
+            result = compose(image=pixels, mask=np.ones((1024, 1024, 2), np.int16))["image"]
     except Exception as error:
         reason = " ".join(f"{type(error).__name__} {error}".split())
-        raise ConfigError(f"{name}: expected a transform of a picture and its boxes alone, but: {reason}") from error
+        raise ConfigError(f"{name}: expected a transform of a picture and its {takes} alone, but: {reason}") from error
     finally:
         transform.p = chance
     if not isinstance(result, np.ndarray) or result.dtype != np.uint8 or result.ndim != 3:

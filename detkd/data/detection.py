@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,8 @@ import yaml
 
 from detkd.data import coco, voc, yolo
 from detkd.data.annotations import AnnotatedImage, to_coco
-from detkd.data.pictures import IMAGE_SUFFIXES, read_picture
+from detkd.data.description import Description, list_pictures, name_faults, raise_faults, read_mapping
+from detkd.data.pictures import read_picture
 from detkd.errors import DataError
 from detkd.files import write_text
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Format = Literal["yolo", "coco", "voc"]
-SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -50,27 +49,13 @@ class DetectionDataset:
         Raises:
             DataError: If the file is missing, malformed, or a path in it leaves the data set's folder.
         """
-        tree = read_mapping(path)
-        given = Path(str(tree.get("path", ".")))
-        root = (given if given.is_absolute() else path.parent / given).resolve()
-        limit = root if given.is_absolute() else path.parent.resolve()
-
-        def below(key: str, value: Any) -> Path:
-            place = (root / str(value)).resolve()
-            if not (place.is_relative_to(limit) or (given.is_absolute() and key in SPLITS)):
-                raise DataError(
-                    f"{path}: expected `{key}` to lie below {limit}, but it is {place}. "
-                    "Give an absolute `path:` to read from elsewhere."
-                )
-            return place
-
-        splits = {split: below(split, tree[split]) for split in SPLITS if tree.get(split) is not None}
-        kind = tree.get("format", "yolo")
+        description = Description.of(path, read_mapping(path))
+        splits, kind = description.splits(), description.tree.get("format", "yolo")
         if kind not in get_args(Format):
             raise DataError(f"{path}: expected `format` to be one of {list(get_args(Format))}, but got {kind!r}.")
-        places = _annotations(path, kind, tree.get("annotations"), tuple(splits))
-        annotations = {split: below(f"annotations.{split}", place) for split, place in places.items()}
-        return cls(path, root, _names(path, tree.get("names")), splits, kind, annotations)
+        places = _annotations(path, kind, description.tree.get("annotations"), tuple(splits))
+        annotations = {split: description.below(f"annotations.{split}", place) for split, place in places.items()}
+        return cls(path, description.root, description.names(), splits, kind, annotations)
 
     @property
     def watched(self) -> str:
@@ -87,7 +72,7 @@ class DetectionDataset:
         if self.format == "coco":
             images = coco.list_images(self.annotations[split], place, self.names)
         elif place.is_dir():
-            images = sorted(file for file in place.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+            images = list_pictures(place)
         elif self.format == "voc" and place.is_file():
             images = _listed(place, self.root / "JPEGImages")
         else:
@@ -103,7 +88,7 @@ class DetectionDataset:
             DataError: One line that names the first fault and counts the others.
         """
         images, faults = self.read(split)
-        _raise(faults)
+        raise_faults(faults)
         return images
 
     def read(self, split: str) -> tuple[list[AnnotatedImage], list[str]]:
@@ -184,19 +169,12 @@ def check_dataset(dataset: DetectionDataset, splits: tuple[str, ...]) -> None:
         images, found = dataset.read(split)
         with ThreadPoolExecutor() as pool:
             found += [fault for fault in pool.map(_decode, images) if fault is not None]
-        twice = [name for name, count in Counter(image.path.name for image in images).items() if count > 1]
-        found += [f"{dataset.path}: expected file names once each in `{split}`, but got {name} again." for name in twice]
+        found += name_faults(dataset.path, split, [image.path for image in images])
         if images and not found and not any(len(image.classes) for image in images):
             where = dataset.annotations.get(split, yolo.label_path(images[0].path))
             found.append(f"{dataset.path}: expected labels for split `{split}`, e.g. {where}, but there are none.")
         faults += found
-    _raise(faults)
-
-
-def _raise(faults: list[str]) -> None:
-    if faults:
-        others = f" {len(faults) - 1} more faults." if len(faults) > 1 else ""
-        raise DataError(f"{faults[0]}{others} Mend or remove what is faulty.")
+    raise_faults(faults)
 
 
 def _decode(image: AnnotatedImage) -> str | None:
@@ -220,14 +198,6 @@ def _listed(path: Path, folder: Path) -> list[Path]:
     return [folder / f"{name}.jpg" for name in names]
 
 
-def _names(path: Path, names: Any) -> tuple[str, ...]:
-    if isinstance(names, dict) and sorted(names) == list(range(len(names))):
-        names = [names[index] for index in range(len(names))]
-    if not isinstance(names, list) or not names:
-        raise DataError(f"{path}: expected `names` to list the classes or map 0, 1, … to them, but got {names!r}.")
-    return tuple(str(name) for name in names)
-
-
 def _annotations(path: Path, kind: str, given: Any, splits: tuple[str, ...]) -> Mapping[str, Any]:
     """Where each split's annotations are."""
     if kind == "yolo":
@@ -238,20 +208,3 @@ def _annotations(path: Path, kind: str, given: Any, splits: tuple[str, ...]) -> 
     if missing:
         raise DataError(f"{path}: expected `annotations` to give the json of {missing}, but got {given!r}.")
     return {split: given[split] for split in splits}
-
-
-def read_mapping(path: Path) -> dict[str, Any]:
-    """Read a data.yaml.
-
-    Raises:
-        DataError: If the file is missing, unreadable, or holds no mapping.
-    """
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataError(f"Expected a data.yaml, but there is none at {path}.") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise DataError(f"{path}: expected readable YAML, but: {' '.join(str(error).split())}") from error
-    if not isinstance(tree, dict):
-        raise DataError(f"{path}: expected a mapping with `train`, `val` and `names`, but got {type(tree).__name__}.")
-    return tree

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from pycocotools import mask as coco_mask
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from detkd.data.masks import decode_segment
 from detkd.data.pictures import read_picture
 from detkd.errors import DataError
 from detkd.seeds import seed_of
@@ -133,9 +133,6 @@ def _masks(image: AnnotatedImage, chosen: npt.NDArray[np.int64]) -> npt.NDArray[
     masks = np.zeros((len(chosen), image.height, image.width), np.uint8)
     for place, index in enumerate(chosen):
         segment = image.segments[index]
-        if isinstance(segment, list):
-            segment = coco_mask.merge(coco_mask.frPyObjects(segment, image.height, image.width))
-        elif segment is not None and isinstance(segment["counts"], list):
-            segment = coco_mask.frPyObjects(segment, image.height, image.width)
-        masks[place] = coco_mask.decode(segment)
+        assert segment is not None, "refused when the pictures were made"
+        masks[place] = decode_segment(segment, image.height, image.width)
     return masks

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 _ORIENTATION, _LYING = 0x0112, (5, 6, 7, 8)  # the EXIF tag, and its values that swap width and height
 # ImportError: once imported, ultralytics makes Pillow look for a HEIF plugin where a file is no picture.
-_BROKEN = (OSError, SyntaxError, ValueError, ImportError, Image.DecompressionBombError)
+BROKEN = (OSError, SyntaxError, ValueError, ImportError, Image.DecompressionBombError)
 
 
 def read_picture(path: Path) -> npt.NDArray[np.uint8]:
@@ -29,7 +29,7 @@ def read_picture(path: Path) -> npt.NDArray[np.uint8]:
     try:
         with Image.open(path) as image:
             return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except _BROKEN as error:
+    except BROKEN as error:
         raise DataError(f"{path}: expected a readable image, but: {error}.") from error
 
 
@@ -43,6 +43,6 @@ def read_size(path: Path) -> tuple[int, int]:
         with Image.open(path) as image:
             width, height = image.size
             lying = image.getexif().get(_ORIENTATION) in _LYING
-    except _BROKEN as error:
+    except BROKEN as error:
         raise DataError(f"{path}: expected a readable image, but: {error}.") from error
     return (height, width) if lying else (width, height)

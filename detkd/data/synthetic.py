@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import yaml
 from PIL import Image, ImageDraw, ImageFilter
-from pycocotools import mask as coco_mask
 
-from detkd.data.detection import read_mapping
+from detkd.data.description import SPLITS, read_mapping
+from detkd.data.masks import encode_mask
 from detkd.errors import DataError
 from detkd.files import replacing, write_json, write_text
 
@@ -56,7 +56,6 @@ LARGEST = 0.45  # of the picture's side
 VISIBLE = 0.45  # of an object's pixels that what is drawn later leaves uncovered
 OVERSAMPLING = 4  # for smooth edges
 ATTEMPTS = 20  # to place one object
-SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -317,8 +316,7 @@ def _annotation(instance: Instance, image: int) -> dict[str, Any]:
     if instance.outline is not None:
         segmentation: Any = [instance.outline.round(2).ravel().tolist()]
     else:
-        encoded = coco_mask.encode(np.asfortranarray(instance.mask.astype(np.uint8)))
-        segmentation = {"size": list(encoded["size"]), "counts": encoded["counts"].decode("ascii")}
+        segmentation = encode_mask(instance.mask)
     return {
         "image_id": image,
         "category_id": instance.label + 1,

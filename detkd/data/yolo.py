@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from detkd.data.annotations import AnnotatedImage, AnnotatedObject
+from detkd.data.description import beside_images
 from detkd.data.pictures import read_size
 from detkd.errors import DataError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 BOX_COLUMNS = 5
 TOLERANCE = 1e-3  # labels are written with few digits
@@ -15,12 +19,7 @@ TOLERANCE = 1e-3  # labels are written with few digits
 
 def label_path(image: Path) -> Path:
     """Where ultralytics looks for an image's labels: the last ``images`` folder becomes ``labels``."""
-    parts = list(image.parts)
-    for index in range(len(parts) - 2, -1, -1):
-        if parts[index] == "images":
-            parts[index] = "labels"
-            break
-    return Path(*parts).with_suffix(".txt")
+    return (beside_images(image.parent, "labels") / image.name).with_suffix(".txt")
 
 
 def read_image(image: Path, classes: int) -> AnnotatedImage:

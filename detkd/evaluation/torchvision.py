@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pycocotools import mask as coco_mask
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from detkd.data.augment import Augmentation
 from detkd.data.loading import single_threaded
+from detkd.data.masks import encode_mask
 from detkd.data.pictures import read_picture
 from detkd.evaluation.lookup import category_ids, image_ids
 from detkd.modes import evaluating
@@ -124,5 +124,4 @@ def _encode(mask: Tensor, frame: Tensor) -> dict[str, Any]:
     (width, height), (right, bottom) = (tuple(map(round, size)) for size in frame.tolist())
     inside = mask[None, None, :bottom, :right].float()
     full = F.interpolate(inside, (height, width), mode="bilinear")[0, 0] >= 0.5
-    encoded = coco_mask.encode(np.asfortranarray(full.cpu().numpy().astype(np.uint8)))
-    return {"size": list(encoded["size"]), "counts": encoded["counts"].decode("ascii")}
+    return encode_mask(full.cpu().numpy())

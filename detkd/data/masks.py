@@ -1,0 +1,199 @@
+"""Labels pixel by pixel: what mask files and COCO's segments decode to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from pycocotools import mask as coco_mask
+from scipy import ndimage
+
+from detkd.data.pictures import BROKEN
+from detkd.errors import DataError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from detkd.data.annotations import AnnotatedImage, Segment
+
+IGNORED = 255  # in semantic PNGs, as Pascal VOC and Cityscapes have it
+MOST_INSTANCES = 32_767  # that a mask of 16 bits with a sign can number, which is what OpenCV warps
+_MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")  # of Pillow, with one number a pixel
+
+
+class PixelLabels(NamedTuple):
+    """What a picture of H × W pixels shows, and where.
+
+    Attributes:
+        classes: 0 for the background, 1 + the index of the class, -1 where the label says nothing, [H, W].
+        instances: 0 outside of objects, else the object's number from 1, [H, W].
+        labels: Class index of each of the N objects, [N]; one that others cover has no pixel.
+    """
+
+    classes: npt.NDArray[np.int16]
+    instances: npt.NDArray[np.int32]
+    labels: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class InstanceMask:
+    """A PNG of 8 or 16 bits, in which each object of the only class has a number of its own, and the background 0."""
+
+    path: Path
+
+    def decode(self) -> PixelLabels:
+        """Read the labels.
+
+        Raises:
+            DataError: If the file is missing, broken, or no instance map.
+        """
+        mask = read_mask(self.path)
+        values, numbers = np.unique(mask, return_inverse=True)
+        instances = numbers.reshape(mask.shape).astype(np.int32) + int(values[0] != 0)
+        count = int(np.count_nonzero(values))
+        if count > MOST_INSTANCES:
+            raise DataError(f"{self.path}: expected at most {MOST_INSTANCES} objects, but got {count}.")
+        return PixelLabels((instances > 0).astype(np.int16), instances, np.zeros(count, np.int64))
+
+    def label_bytes(self) -> bytes:
+        """What is labelled, as bytes to take a digest of."""
+        return self.path.read_bytes()
+
+
+@dataclass(frozen=True)
+class SemanticMask:
+    """A PNG of class indices: 0 is the background, 255 where it says nothing; objects are what hangs together.
+
+    Attributes:
+        path: The file.
+        count: Number of classes without the background.
+    """
+
+    path: Path
+    count: int
+
+    def decode(self) -> PixelLabels:
+        """Read the labels.
+
+        Raises:
+            DataError: If the file is missing, broken, or has an index of no class.
+        """
+        values = read_mask(self.path)
+        known = values != IGNORED
+        wrong = np.setdiff1d(values[known], np.arange(self.count + 1))
+        if wrong.size:
+            raise DataError(
+                f"{self.path}: expected indices from 0 (background) to {self.count}, or {IGNORED} for ignored pixels, "
+                f"but got {wrong[0]}."
+            )
+        instances = np.zeros(values.shape, np.int32)
+        labels: list[int] = []
+        for label in range(self.count):
+            found, count = components(values == label + 1)
+            instances += np.where(found > 0, found + len(labels), 0)
+            labels += [label] * count
+        classes = np.where(known, values, -1).astype(np.int16)
+        return PixelLabels(classes, instances, np.array(labels, np.int64))
+
+    def label_bytes(self) -> bytes:
+        """What is labelled, as bytes to take a digest of."""
+        return self.path.read_bytes()
+
+
+@dataclass(frozen=True)
+class DrawnMasks:
+    """Objects with a segment each, as COCO writes them; where several lie, the smallest is seen. Crowds are ignored."""
+
+    image: AnnotatedImage
+
+    def decode(self) -> PixelLabels:
+        """Draw the labels.
+
+        Raises:
+            DataError: If an object has no mask.
+        """
+        image = self.image
+        masks = np.zeros((len(image.classes), image.height, image.width), np.uint8)
+        for mask, segment in zip(masks, image.segments, strict=True):
+            if segment is None:
+                raise DataError(f"{image.path}: expected a mask for each object, but one has only a box.")
+            mask[:] = decode_segment(segment, image.height, image.width)
+        classes = np.where(masks[image.crowd].any(0), -1, 0).astype(np.int16)
+        instances = np.zeros(classes.shape, np.int32)
+        own = masks[~image.crowd]
+        labels = image.classes[~image.crowd]
+        for index in np.argsort(-own.sum((1, 2), dtype=np.int64), kind="stable").tolist():
+            pixels = own[index] > 0
+            classes[pixels], instances[pixels] = labels[index] + 1, index + 1
+        return PixelLabels(classes, instances, labels)
+
+    def label_bytes(self) -> bytes:
+        """What is labelled, as bytes to take a digest of."""
+        return self.image.classes.tobytes() + self.image.crowd.tobytes() + repr(self.image.segments).encode()
+
+
+def read_mask(path: Path) -> npt.NDArray[np.int64]:
+    """Decode a mask, [H, W], without any change of its numbers.
+
+    Raises:
+        DataError: If the file is missing, broken, or has more than one number a pixel.
+    """
+    if not path.is_file():
+        raise DataError(f"Expected a mask at {path}, but there is none.")
+    try:
+        with Image.open(path) as image:
+            if image.mode not in _MODES:
+                raise DataError(f"{path}: expected a mask with one number a pixel, but it is {image.mode}.")
+            return np.asarray(image).astype(np.int64)
+    except BROKEN as error:
+        raise DataError(f"{path}: expected a readable mask, but: {error}.") from error
+
+
+def components(mask: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int32], int]:
+    """What hangs together in a mask [H, W], over corners too: numbers from 1, and how many they are."""
+    found, count = ndimage.label(mask, structure=np.ones((3, 3), bool), output=np.int32)
+    return found, int(count)
+
+
+def encode_mask(mask: npt.NDArray[Any]) -> dict[str, Any]:
+    """COCO's run lengths of a mask [H, W], as JSON takes them."""
+    encoded = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return {"size": list(encoded["size"]), "counts": encoded["counts"].decode("ascii")}
+
+
+def decode_segment(segment: Segment, height: int, width: int) -> npt.NDArray[np.uint8]:
+    """The mask [H, W] of polygons or run lengths."""
+    runs: Any = segment
+    if isinstance(segment, list):
+        runs = coco_mask.merge(coco_mask.frPyObjects(segment, height, width))
+    elif isinstance(segment["counts"], list):
+        runs = coco_mask.frPyObjects(segment, height, width)
+    decoded: npt.NDArray[np.uint8] = coco_mask.decode(runs)
+    return decoded
+
+
+def disc(radius: int) -> npt.NDArray[np.uint8]:
+    """1 where a pixel is at most `radius` pixels from the middle one, [2 · radius + 1, 2 · radius + 1]."""
+    x = np.arange(-radius, radius + 1)
+    return (x**2 + x[:, None] ** 2 <= radius**2).astype(np.uint8)
+
+
+def find_boundary(labels: npt.NDArray[Any], known: npt.NDArray[np.bool_], radius: int) -> npt.NDArray[np.bool_]:
+    """Pixels with another label within `radius` pixels, on both sides of where two labels meet, [H, W].
+
+    Where an object is cut by the picture's edge, or by pixels that are not known, it does not end.
+
+    Args:
+        labels: Numbers of objects below 32,767, 0 between them, [H, W].
+        known: Whether a pixel's label is known, [H, W].
+        radius: Pixels.
+    """
+    import cv2
+
+    low, high = np.where(known, labels, np.iinfo(np.int16).max), np.where(known, labels, -1)
+    shape = disc(radius)
+    smallest, largest = cv2.erode(low.astype(np.int16), shape), cv2.dilate(high.astype(np.int16), shape)
+    return np.asarray((smallest != largest) & known)

@@ -1,0 +1,73 @@
+"""Augmentation of pictures with their masks, and how they are brought to the network's size."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from detkd.data.augment import GREY, import_albumentations, make_transforms
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from detkd.data.masks import PixelLabels
+
+Mode = Literal["fit", "tiles"]
+
+
+class AugmentedPixels(NamedTuple):
+    """A picture after augmentation, S pixels square.
+
+    Attributes:
+        pixels: RGB, [S, S, 3].
+        classes: 0 for the background, 1 + the index of the class, -1 where nothing is known, as beside the picture, [S, S].
+        instances: Numbers of the objects, 0 outside of them, [S, S].
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    classes: npt.NDArray[np.int16]
+    instances: npt.NDArray[np.int16]
+
+
+class PixelAugmentation:
+    """A list of transforms, and behind it what brings the picture to a square.
+
+    What a transform leaves empty, and what lies beside the picture, is ignored, as long as its ``fill_mask`` is 0, the
+    default of all. Masks are never interpolated.
+
+    Args:
+        steps: Each the name of one of albumentations' transforms to its arguments, as in ``{HorizontalFlip: {p: 0.5}}``.
+        imgsz: Side S of the square in pixels.
+        mode: ``fit`` scales the longer side to the square, and the picture lies in its upper left corner; ``tiles`` keeps
+            the scale, and cuts a square of it by chance.
+
+    Raises:
+        ConfigError: One line for each step that albumentations does not know, whose arguments it refuses, or that does not
+            leave a picture.
+    """
+
+    def __init__(self, steps: Sequence[Mapping[str, Any]], imgsz: int, mode: Mode = "fit") -> None:
+        import cv2
+
+        library = import_albumentations()
+        pad = library.PadIfNeeded(imgsz, imgsz, position="top_left", border_mode=0, fill=GREY, fill_mask=0)
+        fit = library.LongestMaxSize(imgsz, area_for_downscale="image")
+        square = [fit, pad] if mode == "fit" else [pad, library.RandomCrop(imgsz, imgsz)]
+        self.imgsz, self.mode = imgsz, mode
+        self._compose = library.Compose([*make_transforms(steps, "masks"), *square], mask_interpolation=cv2.INTER_NEAREST)
+
+    def __call__(self, pixels: npt.NDArray[np.uint8], labels: PixelLabels, *, seed: int = 0) -> AugmentedPixels:
+        """Augment one picture.
+
+        Args:
+            pixels: RGB, [H, W, 3].
+            labels: What it shows, [H, W].
+            seed: What the picture depends on beside the arguments: the same in every process and order.
+        """
+        self._compose.set_random_seed(seed)
+        # One more than the class: 0, which transforms fill masks with, says then that nothing is known.
+        mask = np.stack((labels.classes + 1, labels.instances), -1).astype(np.int16)
+        result = self._compose(image=pixels, mask=mask)
+        return AugmentedPixels(result["image"], result["mask"][..., 0] - 1, result["mask"][..., 1])
