@@ -135,6 +135,23 @@ class DrawnMasks:
         return self.image.classes.tobytes() + self.image.crowd.tobytes() + repr(self.image.segments).encode()
 
 
+@dataclass(frozen=True)
+class Unlabelled:
+    """A picture of which labels say nothing."""
+
+    height: int
+    width: int
+
+    def decode(self) -> PixelLabels:
+        """Labels that say nothing."""
+        classes = np.full((self.height, self.width), -1, np.int16)
+        return PixelLabels(classes, np.zeros(classes.shape, np.int32), np.zeros(0, np.int64))
+
+    def label_bytes(self) -> bytes:
+        """What is labelled, as bytes to take a digest of."""
+        return b""
+
+
 def read_mask(path: Path) -> npt.NDArray[np.int64]:
     """Decode a mask, [H, W], without any change of its numbers.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import ndimage
 
-from detkd.data.masks import DrawnMasks, InstanceMask, SemanticMask, encode_mask
+from detkd.data.masks import DrawnMasks, InstanceMask, SemanticMask, Unlabelled, encode_mask
 from detkd.errors import DataError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from detkd.data.masks import PixelLabels
 
-Masks = InstanceMask | SemanticMask | DrawnMasks
+Masks = InstanceMask | SemanticMask | DrawnMasks | Unlabelled
 
 
 @dataclass(frozen=True, eq=False)

@@ -56,6 +56,7 @@ def evaluate(
     columns = {"ground truth": truths[last]["annotations"]}
     for role, (model, family, classes) in models.items():
         metrics = {}
+        assert family.predictor is not None, "a detector"
         predict, names = family.predictor(model), class_names(model)
         for split, truth in truths.items():
             found = predict(dataset.images(split), in_words_of(names, classes, truth), imgsz=config.train.imgsz)

@@ -1,4 +1,4 @@
-"""The families of detectors: what differs between them in a run, in one table."""
+"""The families of models: what differs between them in a run, in one table."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from detkd.adapters.ultralytics import as_yolo, load_yolo
 from detkd.engines import ultralytics
 from detkd.engines.lightning.detection import DetectionTraining
+from detkd.engines.lightning.segmentation import SegmentationTraining
 from detkd.engines.lightning.training import LightningEngine
 from detkd.evaluation import torchvision as torchvision_evaluation
 from detkd.evaluation import ultralytics as ultralytics_evaluation
-from detkd.models import torchvision
+from detkd.models import torchvision, unet
 from detkd.models.ultralytics import build_yolo
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class Family:
-    """A family of detectors.
+    """A family of models.
 
     Attributes:
         engine: What trains its students.
@@ -85,7 +86,7 @@ class Family:
         build: Builds a model from its configuration, for classes, in a role, for a size of input; and says in a sentence
             where its weights came from.
         predictor: Makes of a model what gives its COCO results on image files, with COCO ground truth that names their ids,
-            at an `imgsz`; see :func:`detkd.evaluation.ultralytics.predict_coco`.
+            at an `imgsz`; see :func:`detkd.evaluation.ultralytics.predict_coco`. None of segmenters.
     """
 
     engine: Engine
@@ -93,7 +94,7 @@ class Family:
     load: Callable[[Path, int | None], nn.Module]
     imgsz: Callable[[nn.Module], int]
     build: Callable[[ModelConfig, Sequence[str], str, int], tuple[nn.Module, str]]
-    predictor: Callable[[nn.Module], Callable[..., list[dict[str, Any]]]]
+    predictor: Callable[[nn.Module], Callable[..., list[dict[str, Any]]]] | None
 
 
 FAMILIES = {
@@ -115,11 +116,19 @@ FAMILIES = {
             torchvision_evaluation.predict_coco, model, class_names=cast("Any", model).class_names
         ),
     ),
+    "unet": Family(
+        engine=LightningEngine(SegmentationTraining()),
+        checkpoint="student.safetensors",
+        load=unet.load_model,
+        imgsz=lambda model: int(cast("Any", model).architecture.imgsz),
+        build=lambda spec, names, role, imgsz: unet.build_model(spec, names, role=role, imgsz=imgsz),
+        predictor=None,
+    ),
 }
 
 
 def build_model(spec: ModelConfig, class_names: Sequence[str], *, role: str, imgsz: int) -> tuple[nn.Module, str]:
-    """Build a detector of any family for a data set's classes, and fill it with weights.
+    """Build a model of any family for a data set's classes, and fill it with weights.
 
     Args:
         spec: Architecture and, or, weights. A checkpoint alone brings its own architecture.

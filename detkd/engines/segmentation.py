@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from detkd.adapters.families import make_adapter
-from detkd.data.masks import encode_mask
+from detkd.adapters.families import make_any_adapter
+from detkd.data.masks import PixelLabels, decode_segment, encode_mask
+from detkd.data.pictures import read_picture
 from detkd.data.segmentation import SegmentationDataset, check_segmentation
 from detkd.engines.detection import in_words_of
 from detkd.evaluation.coco import evaluate_coco
@@ -17,7 +18,7 @@ from detkd.models.segmenter import Segmenter
 from detkd.report.overlays import Row, overlay_panels
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from torch import nn
@@ -29,6 +30,7 @@ METRICS: tuple[str, ...] = ("AP", "AP50", "mIoU", "Dice", "boundary_F1")
 PICTURES = "segments.png"
 WATCHED = "metrics/AP"
 ROWS = 4  # of pictures
+SURE = 0.5  # score from which a detection is drawn
 
 
 def load_data(config: SegmentationConfig, splits: tuple[str, ...] | None = None) -> SegmentationDataset:
@@ -44,7 +46,7 @@ def load_data(config: SegmentationConfig, splits: tuple[str, ...] | None = None)
 
 def class_names(model: nn.Module) -> tuple[str, ...]:
     """Classes of a segmenter."""
-    return make_adapter(model).class_names
+    return make_any_adapter(model).class_names
 
 
 def evaluate(
@@ -55,8 +57,86 @@ def evaluate(
     A detector that teaches a segmenter is judged by COCO metrics alone, of its masks, or of its boxes taken for masks.
     """
     report: dict[str, dict[str, Any]] = {}
+    columns: dict[str, list[PixelLabels]] = {}
     for role, judged in models.items():
-        how = _judge_segmenter if isinstance(judged.model, Segmenter) else _judge_detector
-        report[role] = how(judged, dataset, config)
-    _draw(models, report, dataset, config, folder)
+        judge = _judge_segmenter if isinstance(judged.model, Segmenter) else _judge_detector
+        report[role], columns[role] = judge(judged, dataset, config)
+    shown = dataset.annotated(config.evaluate[-1])[:ROWS]
+    roles = [role for role in models if role != "student"]
+    rows = [
+        Row(
+            pixels=read_picture(image.path),
+            truth=image.decode(),
+            teacher=columns[roles[0]][index] if roles else None,
+            student=columns["student"][index],
+        )
+        for index, image in enumerate(shown)
+    ]
+    overlay_panels(rows, dataset.names, folder / PICTURES)
     return report
+
+
+def _judge_segmenter(
+    judged: Judged, dataset: SegmentationDataset, config: SegmentationConfig
+) -> tuple[dict[str, Any], list[PixelLabels]]:
+    """Metrics of each split, and what the segmenter says of the first pictures of the last one."""
+    model = judged.model
+    how: dict[str, Any] = {"imgsz": config.train.imgsz, "mode": config.segment.pictures, "batch": config.train.batch}
+    names = [judged.classes.get(name, name) for name in dataset.names]
+    settings = instance_settings(model, dataset, config)
+    metrics: dict[str, Any] = {}
+    for split in config.evaluate:
+        truth = in_words_of((), judged.classes, dataset.coco(split))
+        tally = tally_images(model, dataset.annotated(split), truth, names, settings=settings, **how)
+        metrics[split] = {**tally.metrics(truth, names).as_dict(), "instances": settings.model_dump()}
+    shown = dataset.annotated(config.evaluate[-1])[:ROWS]
+    return metrics, [as_labels(found, settings) for found in predict_images(model, shown, names, **how)]
+
+
+def instance_settings(model: nn.Module, dataset: SegmentationDataset, config: SegmentationConfig) -> InstanceSettings:
+    """How objects are told from what a model says of pixels: as configured, or as suits the split ``val`` best."""
+    if config.segment.instances is not None or "val" not in dataset.splits:
+        return config.segment.instances or InstanceSettings.model_validate({})
+    return choose_settings(
+        model, dataset, "val", imgsz=config.train.imgsz, mode=config.segment.pictures, batch=config.train.batch
+    )
+
+
+def _judge_detector(
+    judged: Judged, dataset: SegmentationDataset, config: SegmentationConfig
+) -> tuple[dict[str, Any], list[PixelLabels]]:
+    """COCO metrics of masks on each split, and what a detector finds on the first pictures of the last one."""
+    assert judged.family.predictor is not None, "segmenters are judged otherwise"
+    predict, names = judged.family.predictor(judged.model), make_any_adapter(judged.model).class_names
+    metrics: dict[str, Any] = {}
+    found: list[dict[str, Any]] = []
+    for split in config.evaluate:
+        truth = dataset.coco(split)
+        known = in_words_of(names, judged.classes, truth)
+        sizes = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}
+        detections = predict(dataset.images(split), known, imgsz=config.train.imgsz)
+        found = [_with_mask(one, *sizes[one["image_id"]]) for one in detections if one["category_id"] is not None]
+        metrics[split] = evaluate_coco(truth, found, "segm").as_dict()
+    return metrics, [_painted(found, image, truth) for image in truth["images"][:ROWS]]
+
+
+def _with_mask(detection: dict[str, Any], height: int, width: int) -> dict[str, Any]:
+    """A detection with a mask: its own, or its box."""
+    if "segmentation" in detection:
+        return detection
+    x, y, w, h = detection["bbox"]
+    mask = np.zeros((height, width), np.uint8)
+    mask[max(0, round(y)) : round(y + h), max(0, round(x)) : round(x + w)] = 1
+    return {**detection, "segmentation": encode_mask(mask)}
+
+
+def _painted(found: Sequence[Mapping[str, Any]], image: Mapping[str, Any], truth: Mapping[str, Any]) -> PixelLabels:
+    """A picture's surest detections as labels."""
+    places = {category["id"]: index for index, category in enumerate(truth["categories"])}
+    own = [one for one in found if one["image_id"] == image["id"] and one["score"] >= SURE]
+    classes = np.zeros((image["height"], image["width"]), np.int16)
+    instances = np.zeros(classes.shape, np.int32)
+    for number, one in enumerate(sorted(own, key=lambda one: float(one["score"])), start=1):
+        pixels = decode_segment(one["segmentation"], *classes.shape) > 0
+        classes[pixels], instances[pixels] = places[one["category_id"]] + 1, number
+    return PixelLabels(classes, instances, np.array([places[one["category_id"]] for one in own], np.int64))

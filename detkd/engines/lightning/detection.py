@@ -47,6 +47,10 @@ class DetectionTraining:
             masks=student is not None and _takes_masks(student),
         )
 
+    def epoch_length(self, dataset: DetectionDataset) -> int:
+        """Number of the training images."""
+        return len(dataset.images("train"))
+
     def targets(self, batch: Batch) -> Targets:
         """The labels, as distillation takes them."""
         return padded_targets(batch.targets)

@@ -73,8 +73,9 @@ def make_loader(
     views = training_views(task, config, dataset, student)
     pictures = task.pictures(config, dataset, student) if views is None else views.pictures
     rare = loading.sampling == "repeat_factor"
+    factors = repeat_factors(pictures.images, loading.threshold) if rare else np.ones(len(pictures))
     sampler = AddressSampler(
-        repeat_factors(pictures.images, loading.threshold) if rare else np.ones(len(pictures)),
+        factors * task.epoch_length(dataset) / len(pictures),
         config.train.batch,
         seed=config.train.seed,
         views=None if views is None else views.count,

@@ -10,8 +10,6 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from detkd.config import RunConfig
-
 
 class AddressedPictures(Protocol):
     """Training pictures that are addressed by image and view, and depend on nothing else, see :mod:`detkd.data.loading`.
@@ -42,7 +40,7 @@ class TrainingTask(Protocol):
     watched: str
     title: str
 
-    def check(self, config: RunConfig) -> None:
+    def check(self, config: Any) -> None:
         """Refuse what cannot be built of a configuration.
 
         Raises:
@@ -56,14 +54,17 @@ class TrainingTask(Protocol):
         ``addresses``.
         """
 
-    def pictures(self, config: RunConfig, dataset: Any, student: nn.Module | None) -> AddressedPictures:
+    def pictures(self, config: Any, dataset: Any, student: nn.Module | None) -> AddressedPictures:
         """The training pictures: those of a cache are the same in all runs."""
+
+    def epoch_length(self, dataset: Any) -> int:
+        """Number of pictures in an epoch, also where fewer are shown, so that all runs have as many steps."""
 
     def targets(self, batch: Any) -> Any:
         """The labels, as distillation takes them."""
 
     def judge(
-        self, config: RunConfig, dataset: Any, student: nn.Module, rank: int, processes: int
+        self, config: Any, dataset: Any, student: nn.Module, rank: int, processes: int
     ) -> Callable[[nn.Module], Mapping[str, float]]:
         """What gives the metrics of a model on the watched split, the same in every process."""
 

@@ -1,0 +1,97 @@
+"""Segmentation, as Lightning trains it: labelled pixels in, mask AP and mIoU out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from torch import distributed, nn
+
+from detkd.data.masks import Unlabelled
+from detkd.data.pixel_augment import PixelAugmentation
+from detkd.data.pixels import PixelBatch, SegmentedPictures, collate
+from detkd.engines.lightning.loading import salt
+from detkd.evaluation.instances import InstanceSettings
+from detkd.evaluation.segmentation import tally_images
+from detkd.models.unet import save_model
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from detkd.config import SegmentationConfig
+    from detkd.data.segmentation import SegmentationDataset
+    from detkd.types import PixelTargets
+
+
+class SegmentationTraining:
+    """The :class:`detkd.engines.lightning.task.TrainingTask` of segmenters."""
+
+    watched = "metrics/AP"
+    title = "val mask AP"
+
+    def check(self, config: SegmentationConfig) -> None:
+        """Refuse what albumentations would refuse."""
+        _augmentation(config)
+
+    def gather(self, samples: Sequence[PixelBatch]) -> PixelBatch:
+        """Make a batch of batches of one picture."""
+        return collate(samples)
+
+    def pictures(
+        self, config: SegmentationConfig, dataset: SegmentationDataset, student: nn.Module | None
+    ) -> SegmentedPictures:
+        """The training pictures: those of a cache are the same in all runs.
+
+        Where the labels of a share alone are used, a teacher still speaks of all pictures; without one the others are not
+        shown.
+        """
+        images = dataset.annotated("train")
+        count = max(1, round(config.segment.labelled * len(images)))
+        known = {index * len(images) // count for index in range(count)}
+        if config.distill is None:
+            shown = [image for index, image in enumerate(images) if index in known]
+        else:
+            shown = [
+                image if index in known else replace(image, masks=Unlabelled(image.height, image.width))
+                for index, image in enumerate(images)
+            ]
+        boundary = config.segment.boundary if bool(getattr(student, "boundary", False)) else None
+        return SegmentedPictures(shown, _augmentation(config), salt=salt(config), boundary=boundary)
+
+    def epoch_length(self, dataset: SegmentationDataset) -> int:
+        """Number of the training images."""
+        return len(dataset.images("train"))
+
+    def targets(self, batch: PixelBatch) -> PixelTargets:
+        """The labels, as distillation takes them."""
+        return batch.targets
+
+    def judge(
+        self, config: SegmentationConfig, dataset: SegmentationDataset, student: nn.Module, rank: int, processes: int
+    ) -> Callable[[nn.Module], Mapping[str, float]]:
+        """Mask AP, mIoU and Dice of a model on the validation split, or on the training images where there is none."""
+        truth, images = dataset.coco(dataset.watched), dataset.annotated(dataset.watched)
+        how: dict[str, Any] = {"imgsz": config.train.imgsz, "mode": config.segment.pictures, "batch": config.train.batch}
+        settings = config.segment.instances or InstanceSettings.model_validate({})
+
+        def judge(model: nn.Module) -> dict[str, float]:
+            for buffer in model.buffers() if processes > 1 else ():
+                distributed.broadcast(buffer, src=0)  # the one whose statistics are kept
+            tally = tally_images(model, images[rank::processes], truth, dataset.names, settings=settings, **how)
+            if processes > 1:
+                gathered: list[Any] = [None] * processes
+                distributed.all_gather_object(gathered, tally)
+                tally = sum(gathered[1:], start=gathered[0])
+            metrics = tally.metrics(truth, dataset.names)
+            return {f"metrics/{name}": metrics[name] for name in ("AP", "AP50", "mIoU", "Dice")}
+
+        return judge
+
+    def save(self, model: nn.Module, path: Path) -> None:
+        """Write a model's tensors, with what it was built as."""
+        save_model(model, path)
+
+
+def _augmentation(config: SegmentationConfig) -> PixelAugmentation:
+    return PixelAugmentation(config.augment or (), config.train.imgsz, config.segment.pictures)
