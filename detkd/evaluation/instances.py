@@ -1,8 +1,11 @@
-"""Objects out of what a segmenter says of pixels."""
+"""Objects out of what a segmenter says of pixels.
+
+A run's configuration holds the settings: what finds objects is imported only when it is used.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -76,7 +79,7 @@ def find_instances(found: PixelProbabilities, settings: InstanceSettings) -> lis
             numbers = _watershed(region, found.boundary, settings)
         for number, place in enumerate(ndimage.find_objects(numbers), start=1):
             own = numbers[place] == number
-            if place is None or own.sum() < settings.min_area:
+            if own.sum() < settings.min_area:
                 continue
             mask = np.zeros(region.shape, np.bool_)
             mask[place] = own
@@ -93,11 +96,12 @@ def _watershed(region: npt.NDArray[np.bool_], boundary: Probability | None, sett
     from detkd.data.masks import components
 
     whole, count = components(region)
+    height: npt.NDArray[Any]
     if boundary is not None:
         height = boundary
         insides, _ = components(region & (boundary < settings.boundary_threshold))
     else:
-        # What lies beyond the picture is no background: an object may go on there.
+        # Without any background there is no distance to it.
         height = -ndimage.distance_transform_edt(region) if not region.all() else np.zeros(region.shape)
         peaks = peak_local_max(-height, min_distance=settings.min_distance, labels=whole, exclude_border=False)
         insides = np.zeros(region.shape, np.int32)

@@ -102,7 +102,7 @@ class _Tiled:
 def _starts(length: int, side: int) -> list[int]:
     """Where tiles begin along a side of a picture, evenly spaced from end to end."""
     count = int(np.ceil((length - side) / (STEP * side))) + 1
-    return np.linspace(0, length - side, count).round().astype(int).tolist()
+    return [round(start) for start in np.linspace(0, length - side, count).tolist()]
 
 
 def _run(model: nn.Module, squares: Pixels, batch: int) -> Iterator[Tensor]:
@@ -121,7 +121,7 @@ def _probabilities(model: Any, logits: Tensor) -> Tensor:
     channels = (1 if count == 1 else 1 + count) + _knows_boundary(model)
     if logits.shape[1] != channels:
         raise ArgumentError(
-            f"Expected {channels} logits of {list(model.class_names)}{' and a boundary' if _knows_boundary(model) else ''}, "
+            f"Expected {channels} logits of classes {list(model.class_names)}, boundary {_knows_boundary(model)}, "
             f"but the model gave {logits.shape[1]}."
         )
     if count == 1:

@@ -276,7 +276,7 @@ def choose_settings(
     predictions = predict_images(model, images, dataset.names, imgsz=imgsz, mode=mode, batch=batch)
     for index, found in zip(ids, predictions, strict=True):
         for settings, own in zip(grid, results, strict=True):
-            own += coco_results(found, settings, index, categories)
+            own.extend(coco_results(found, settings, index, categories))
     precisions = [_precision(truth, own) for own in results]
     best = int(np.argmax(precisions))
     areas = coco_mask.area([result["segmentation"] for result in results[best]])
