@@ -18,9 +18,9 @@ from detkd.errors import ConfigError
 from detkd.lightning_config import DEFAULT_AUGMENT, LoadingConfig, OptimConfig
 from detkd.losses import LOSSES
 from detkd.schedules import Schedule
-from detkd.teacher_terms import Term
 from detkd.teachers.ensemble import EnsembleName  # noqa: TC001
 from detkd.teachers.live import PrecisionName  # noqa: TC001
+from detkd.terms import Term
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

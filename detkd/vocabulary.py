@@ -2,9 +2,9 @@
 
 A loss works in one of several places. On feature maps, once for each common level; at the anchors, once for each dense head
 that both models have (of a two-stage detector, on its region proposal network); on the regions that the student's second
-stage was shown, or those that its mask head was. B images, C common classes, A anchors of the common levels, R regions of
-all images, N detections of the teacher, M labels or mask prototypes; boxes are (x1, y1, x2, y2) in pixels of the student's
-input.
+stage was shown, or those that its mask head was; at the pixels of a segmenter, once for each head that both models have. B
+images, C common classes, A anchors of the common levels, R regions of all images, N detections of the teacher, M labels or
+mask prototypes; boxes are (x1, y1, x2, y2) in pixels of the student's input.
 """
 
 from __future__ import annotations
@@ -73,6 +73,13 @@ REGION_NAMES = {
 REGION_MASK_NAMES = {
     "student_masks": "mask of the labelled class before the sigmoid, of each region with a label, [R, S, S]",
     "teacher_masks": "what the teacher's mask head says of the same regions, [R, S, S]",
+}
+# Of segmenters, where LEVEL_NAMES offers the two feature maps alone. K is 1 for a sigmoid, else the background is first.
+PIXEL_NAMES = {
+    "student_pixels": "logits of a softmax over K common classes, or of one sigmoid where K is 1, [B, K, H, W]",
+    "teacher_pixels": "the same of the teacher, [B, K, H, W]",
+    "pixel_weights": "how much each pixel counts: 0 where the label is ignored or the teacher says nothing, [B, H, W]",
+    "pixel_labels": "index of the labelled channel, where K is 1 whether it is the class, -1 where ignored, [B, H, W]",
 }
 DETECTED_NAMES = {"detected_boxes", "detected_scores"}
 SOFTMAX_NAMES = {"student_softmax_logits", "teacher_softmax_logits"}

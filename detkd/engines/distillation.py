@@ -8,7 +8,7 @@ import torch
 
 from detkd.adapters.families import make_adapter
 from detkd.distiller import Distiller
-from detkd.teacher_terms import kept_for
+from detkd.kinds import kept_for
 from detkd.teachers.cached import CachedTeacher
 from detkd.teachers.live import LiveTeacher
 from detkd.teachers.source import Source
