@@ -20,8 +20,8 @@ from detkd.losses import LOSSES
 from detkd.model_config import TORCHVISION, TWO_STAGE, FamilyName, ModelConfig, TeacherConfig
 from detkd.schedules import Schedule
 from detkd.segmentation_config import SegmentationSettings
-from detkd.teacher_terms import Term
 from detkd.teachers.ensemble import EnsembleName  # noqa: TC001
+from detkd.terms import Term
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -57,21 +57,22 @@ def detect(found: Detections) -> Detections:
         found: From :func:`candidates`.
 
     Returns:
-        At most ``LIMIT`` an image, best first.
+        At most ``LIMIT`` an image, best first, with their places among the candidates.
     """
     from torchvision.ops import batched_nms
 
     best, classes = found.scores.max(2)
-    boxes, scores = [], []
+    boxes, scores, origins = [], [], []
     for index, image in enumerate(best):
         top = image.topk(min(CANDIDATES, len(image))).indices
         top = top[image[top] > SCORE]
         kept = top[batched_nms(found.boxes[index, top], image[top], classes[index, top], OVERLAP)[:LIMIT]]
         boxes.append(found.boxes[index, kept])
         scores.append(found.scores[index, kept])
-    return Detections(_stack(boxes, found.boxes), _stack(scores, found.scores))
+        origins.append(kept)
+    return Detections(_stack(boxes), _stack(scores), _stack(origins))
 
 
-def _stack(parts: list[Tensor], like: Tensor) -> Tensor:
+def _stack(parts: list[Tensor]) -> Tensor:
     """Rows of images padded with zeros to the largest count, and to one at least: losses take the best of an image's."""
-    return pad_sequence([*parts, like.new_zeros(1, like.shape[2])], batch_first=True)[:-1]
+    return pad_sequence([*parts, parts[0].new_zeros(1, *parts[0].shape[1:])], batch_first=True)[:-1]

@@ -10,19 +10,18 @@ from torch import Tensor, nn
 
 from detkd.balance import Balance, BalanceName, FixedWeights, GradientRatio, Uncertainty
 from detkd.errors import AdapterError
+from detkd.kinds import make_terms
 from detkd.losses import LOSSES
 from detkd.modes import evaluating
-from detkd.second_stage import with_regions
-from detkd.teacher_terms import TeacherTerms, Term
-from detkd.teachers.ensemble import EnsembleName, confidence_weights, label_loss, scale_gradients
-from detkd.types import Targets
+from detkd.teachers.ensemble import EnsembleName, confidence_weights
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from detkd.adapters.base import DetectorAdapter
+    from detkd.adapters.base import Adapter
     from detkd.teachers.base import Teacher
-    from detkd.types import DetectorOutputs
+    from detkd.terms import Term, Terms
+    from detkd.types import Labels, Outputs
 
 # All terms together pull as hard as the labels: on bccd half of that gained less, and more drowned the task.
 TOTAL_SHARE = 1.0
@@ -53,7 +52,7 @@ class Distiller(nn.Module):
     Args:
         student: Adapter of the student; its hooks are installed by :meth:`attach`.
         teachers: One teacher or several, of any architectures. Each has aligners of its own.
-        terms: The losses, see :class:`detkd.teacher_terms.Term`.
+        terms: The losses, see :class:`detkd.terms.Term`.
         balance: ``none`` uses weights as they are, ``gradient_ratio`` holds gradients in proportion, ``uncertainty`` learns
             them, see :mod:`detkd.balance`.
         ensemble: ``mean`` weighs the teachers by `weights`, ``ca_mkd`` by their confidence on each image, see
@@ -70,7 +69,7 @@ class Distiller(nn.Module):
 
     def __init__(
         self,
-        student: DetectorAdapter,
+        student: Adapter,
         teachers: Sequence[Teacher],
         terms: Sequence[Term],
         balance: BalanceName = "gradient_ratio",
@@ -80,7 +79,7 @@ class Distiller(nn.Module):
     ) -> None:
         super().__init__()
         self._student, self._teachers, self._terms = student, tuple(teachers), tuple(terms)
-        self.teacher_terms = nn.ModuleList(TeacherTerms(student, teacher, terms) for teacher in teachers)
+        self.teacher_terms = nn.ModuleList(make_terms(student, teacher, terms) for teacher in teachers)
         self.balance = _make_balance(balance, terms)
         self._ensemble = ensemble
         given = torch.ones(len(teachers)) if weights is None else torch.tensor(weights)
@@ -118,13 +117,13 @@ class Distiller(nn.Module):
         try:
             with torch.no_grad(), evaluating(model):  # batch statistics of a trial must not stay in the student
                 self._student.run(images)
-                nothing = Targets(images.new_zeros(len(images), 0, 4), images.new_zeros(len(images), 0, dtype=torch.long))
+                nothing = self._pairs()[0].no_labels(images)
                 self._compute([term.name for term in self._terms], images, nothing, self._run_teachers(images, None))
         finally:
             self.detach()
 
     def forward(
-        self, images: Tensor, targets: Targets, task_loss: Tensor, views: Sequence[Any] | None = None
+        self, images: Tensor, targets: Labels, task_loss: Tensor, views: Sequence[Any] | None = None
     ) -> Distillation:
         """Compute all terms for the batch that the student just ran on.
 
@@ -156,49 +155,44 @@ class Distiller(nn.Module):
         """Say which terms would drown the task loss at their published weights and are held back by the balance."""
         return self.balance.held_back({term.name: default_weight(term.name) for term in self._terms})
 
-    def _run_teachers(self, images: Tensor, views: Sequence[Any] | None) -> list[DetectorOutputs]:
+    def _run_teachers(self, images: Tensor, views: Sequence[Any] | None) -> list[Outputs]:
         return [teacher.run(images, views) for teacher in self._teachers]
 
     def _compute(
-        self, names: Sequence[str], images: Tensor, targets: Targets, outputs: Sequence[DetectorOutputs]
+        self, names: Sequence[str], images: Tensor, targets: Labels, outputs: Sequence[Outputs]
     ) -> tuple[dict[str, Tensor], tuple[Tensor, ...]]:
         """The weighted mean of each term over the teachers, and the student's features, through which they all pass."""
         student = self._student.take_outputs()
         size = (images.shape[2], images.shape[3])
-        if any(terms.places[name] in {"regions", "masks"} for terms in self._pairs() for name in names):
-            student = with_regions(self._student, student, size)  # training has shown it regions, a trial has not
-        if self._ensemble == "ca_mkd":  # which judges a teacher by its candidates, as terms may learn from them, too
-            outputs = [terms.with_regions(output, size) for terms, output in zip(self._pairs(), outputs, strict=True)]
-        aligned = [terms.pairing.align(student, teacher) for terms, teacher in zip(self._pairs(), outputs, strict=True)]
+        judged = self._ensemble == "ca_mkd"
+        outputs = [
+            terms.prepare(output, size, names, judged=judged) for terms, output in zip(self._pairs(), outputs, strict=True)
+        ]
         shares, per_image = self._shares(outputs, targets, size)
         totals: dict[str, Tensor] = {}
-        for index, (terms, share, whole) in enumerate(zip(self._pairs(), shares, outputs, strict=True)):
-            own, teacher = aligned[index]
-            if per_image is not None:
-                own = scale_gradients(own, per_image[index] / share)
-            for name, value in terms(names, own, teacher, whole, targets, size).items():
+        for index, (terms, share, teacher) in enumerate(zip(self._pairs(), shares, outputs, strict=True)):
+            factors = None if per_image is None else per_image[index] / share
+            for name, value in terms(names, student, teacher, targets, size, factors).items():
                 totals[name] = share * value + totals.get(name, 0.0)
         return totals, student.features
 
     def _shares(
-        self, teachers: Sequence[DetectorOutputs], targets: Targets, size: tuple[int, int]
+        self, teachers: Sequence[Outputs], targets: Labels, size: tuple[int, int]
     ) -> tuple[Sequence[float | Tensor], Tensor | None]:
         """Share of each teacher in the batch's loss, and where it varies by image the weights [K, B] behind it."""
         if self._ensemble == "mean":
             return self._weights, None
-        losses = []
-        for terms, teacher in zip(self._pairs(), teachers, strict=True):
-            common = Targets(targets.boxes, terms.pairing.common_classes(targets.classes))
-            losses.append(label_loss(terms.candidates(teacher, size), common))
+        pairs = zip(self._pairs(), teachers, strict=True)
+        losses = [terms.confidence_loss(teacher, targets, size) for terms, teacher in pairs]
         weights = confidence_weights(torch.stack(losses))
         return weights.mean(1).unbind(), weights
 
-    def _pairs(self) -> Sequence[TeacherTerms]:
-        return cast("Sequence[TeacherTerms]", self.teacher_terms)
+    def _pairs(self) -> Sequence[Terms]:
+        return cast("Sequence[Terms]", self.teacher_terms)
 
     def _check_confidence(self) -> None:
         for terms in self._pairs():
-            terms.pairing.check_classes("ca_mkd")
+            terms.check_confidence()
         if len(self._teachers) < 2:
             raise AdapterError("Expected two teachers or more for the ensemble `ca_mkd`, but got one. Use `mean`.")
 

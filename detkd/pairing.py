@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from detkd.errors import AdapterError
+from detkd.matching import check_grids, match_classes, match_levels, no_common_classes, pick_classes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -49,11 +50,11 @@ class Pairing:
         scale: float = 1.0,
     ) -> None:
         self.scale = scale
-        self.levels = _match_levels(student.strides, teacher.strides, scale)
+        self.levels = match_levels(student.strides, teacher.strides, scale)
         self._keep = [level for level, _ in self.levels], [level for _, level in self.levels]
         self._names = student.class_names, teacher.class_names
         self._adapters = student, teacher
-        self._classes = _match_classes(student.class_names, teacher.class_names, classes)
+        self._classes = match_classes(student.class_names, teacher.class_names, classes)
 
     def check_classes(self, term: str) -> None:
         """Refuse a term that needs common classes where there are none.
@@ -62,12 +63,7 @@ class Pairing:
             AdapterError: Listing the classes of both.
         """
         if self._classes is None:
-            student, teacher = (list(names) for names in self._names)
-            raise AdapterError(
-                f"Expected every class of the student to be one of the teacher's for `{term}`, but the student has "
-                f"{student} and the teacher {teacher}. Give the teacher's `classes` (student's name to teacher's name), or "
-                "distil what needs no classes (`pkd`, `cross_kd`)."
-            )
+            raise no_common_classes(*self._names, term, "distil what needs no classes (`pkd`, `cross_kd`)")
 
     def check_anchors(self, term: str) -> None:
         """Refuse a term that compares what both say at each anchor, where the anchors are not the same.
@@ -109,27 +105,21 @@ class Pairing:
         Raises:
             AdapterError: If the grids of a level differ although their strides agree.
         """
-        for s, t in self.levels:
-            sizes = student.features[s].shape[2:], teacher.features[t].shape[2:]
-            if sizes[0] != sizes[1]:
-                raise AdapterError(
-                    f"Expected teacher and student to have the same grid on a level, but got {tuple(sizes[1])} and "
-                    f"{tuple(sizes[0])}. Choose an input size that is a multiple of all strides of both."
-                )
+        check_grids(student.features, teacher.features, self.levels)
         student_classes, teacher_classes = self._classes or (None, None)
         return (
-            _select(student, self._keep[0], student_classes, 1.0),
-            _select(teacher, self._keep[1], teacher_classes, self.scale),
+            select(student, self._keep[0], student_classes, 1.0),
+            select(teacher, self._keep[1], teacher_classes, self.scale),
         )
 
     def common_levels(self, teacher: DetectorOutputs) -> DetectorOutputs:
         """The teacher's outputs on the common levels, with all its classes, boxes in the student's pixels."""
-        return _select(teacher, self._keep[1], None, self.scale)
+        return select(teacher, self._keep[1], None, self.scale)
 
     def all_levels(self, teacher: DetectorOutputs) -> DetectorOutputs:
         """The teacher's outputs on all its levels, with the common classes, boxes in the student's pixels."""
         classes = self._classes[1] if self._classes is not None else None
-        return _select(teacher, range(len(teacher.features)), classes, self.scale)
+        return select(teacher, range(len(teacher.features)), classes, self.scale)
 
     def teacher_regions(self, regions: RegionPredictions) -> RegionPredictions:
         """What the teacher says of regions, with the common classes, in the student's pixels."""
@@ -140,9 +130,7 @@ class Pairing:
         return _select_masks(masks, self._classes[1] if self._classes is not None else None, self.scale)
 
 
-def _select(
-    outputs: DetectorOutputs, levels: Sequence[int], classes: Sequence[int] | None, scale: float
-) -> DetectorOutputs:
+def select(outputs: DetectorOutputs, levels: Sequence[int], classes: Sequence[int] | None, scale: float) -> DetectorOutputs:
     """Outputs of some levels and classes, in pixels of an input smaller by `scale`; nothing is copied that stays whole."""
     if len(levels) == len(outputs.features) and classes is None and scale == 1:
         return outputs
@@ -160,7 +148,7 @@ def _select(
     def dense(head: DensePredictions, classes: Sequence[int] | None = classes) -> DensePredictions:
         return replace(
             head,
-            logits=anchors(_pick_logits(head.logits, classes, background=head.softmax), -1),
+            logits=anchors(pick_classes(head.logits, classes, background=head.softmax), -1),
             boxes=anchors(head.boxes, 1) / scale,
             bins=None if head.bins is None else anchors(head.bins, -1),
             coefficients=None if head.coefficients is None else anchors(head.coefficients, -1),
@@ -184,7 +172,7 @@ def _select_regions(regions: RegionPredictions, classes: Sequence[int] | None, s
     return replace(
         regions,
         proposals=tuple(boxes / scale for boxes in regions.proposals),
-        logits=_pick_logits(regions.logits, classes, background=True),
+        logits=pick_classes(regions.logits, classes, background=True),
         boxes=(regions.boxes if whole else regions.boxes[:, list(classes or ())]) / scale,
     )
 
@@ -193,61 +181,9 @@ def _select_masks(masks: MaskPredictions, classes: Sequence[int] | None, scale: 
     return replace(
         masks,
         proposals=tuple(boxes / scale for boxes in masks.proposals),
-        logits=_pick_logits(masks.logits, classes, background=False),
+        logits=pick_classes(masks.logits, classes, background=False),
     )
-
-
-def _pick_logits(logits: Tensor, classes: Sequence[int] | None, *, background: bool) -> Tensor:
-    """Some classes of logits [N, C, ...], behind the background where there is one: it takes in all others.
-
-    Of classes that exclude each other, none may be left out: what is another object to one detector is background to the
-    other, and a softmax over the rest alone would make it one of theirs.
-    """
-    if classes is None:
-        return logits
-    if not background:
-        return logits[:, list(classes)]
-    columns = [1 + index for index in classes]
-    others = [column for column in range(logits.shape[1]) if column not in columns]
-    return torch.cat((logits[:, others].logsumexp(1, keepdim=True), logits[:, columns]), 1)
 
 
 def _round(shapes: Sequence[tuple[float, float]]) -> list[tuple[int, int]]:
     return [(round(width), round(height)) for width, height in shapes]
-
-
-def _match_levels(student: Sequence[int], teacher: Sequence[int], scale: float) -> list[tuple[int, int]]:
-    pairs = []
-    for s, own in enumerate(student):
-        alike = [t for t, other in enumerate(teacher) if own * scale == other]
-        turn = list(student[:s]).count(own)  # of several levels of one stride, the first meets the first
-        if turn < len(alike):
-            pairs.append((s, alike[turn]))
-    if not pairs:
-        raise AdapterError(
-            f"Expected teacher and student to share a feature stride, but the teacher has {tuple(teacher)} at an input "
-            f"{scale:g} times the student's, and the student {tuple(student)}."
-        )
-    return pairs
-
-
-def _match_classes(
-    student: Sequence[str], teacher: Sequence[str], given: Mapping[str, str] | None
-) -> tuple[list[int] | None, list[int] | None] | None:
-    """Indices of the common classes in both, None where all stay as they are; None if they cannot be mapped."""
-    given = given or {}
-    for role, names, known in (("student", given, student), ("teacher", given.values(), teacher)):
-        unknown = [name for name in names if name not in known]
-        if unknown:
-            raise AdapterError(
-                f"Expected the teacher's `classes` to name the {role}'s classes {list(known)}, but got {unknown}."
-            )
-    wanted = {name: given.get(name, name) for name in student}
-    pairs = [(student.index(own), teacher.index(other)) for own, other in wanted.items() if other in teacher]
-    if not pairs or (len(pairs) < len(student) and not given):
-        return None
-    own, other = [s for s, _ in pairs], [t for _, t in pairs]
-    return (
-        None if own == list(range(len(student))) else own,
-        None if other == list(range(len(teacher))) else other,
-    )

@@ -18,19 +18,22 @@ if TYPE_CHECKING:
     from detkd.types import DetectorOutputs, MaskPredictions, RegionPredictions
 
 
-def with_regions(adapter: DetectorAdapter, outputs: DetectorOutputs, size: tuple[int, int]) -> DetectorOutputs:
+def with_regions(
+    adapter: DetectorAdapter, outputs: DetectorOutputs, size: tuple[int, int], *, masks: bool = False
+) -> DetectorOutputs:
     """The outputs of a two-stage detector with what its second stage says of its own proposals, if it has not run.
 
     Args:
         adapter: Of the detector; that of another has its outputs returned as they are.
         outputs: Its own, in its own frame.
         size: Height and width of its input in pixels.
+        masks: Whether its mask head, if it has one, runs on them, too.
     """
     if outputs.regions is not None or not isinstance(adapter, TwoStageAdapter):
         return outputs
     proposals = adapter.propose(outputs, size)
-    masks = mask(adapter, outputs, proposals, size) if adapter.draws_masks else None
-    return replace(outputs, regions=classify(adapter, outputs, proposals, size), masks=masks)
+    drawn = mask(adapter, outputs, proposals, size) if masks and adapter.draws_masks else None
+    return replace(outputs, regions=classify(adapter, outputs, proposals, size), masks=drawn)
 
 
 @torch.no_grad()

@@ -1,24 +1,24 @@
-"""The distillation terms of a student and one teacher."""
+"""The distillation terms of a detector and one teacher."""
 
 from __future__ import annotations
 
-import inspect
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from detkd.adapters.base import TwoStageAdapter
+from detkd.adapters.base import SegmenterAdapter, TwoStageAdapter
 from detkd.aligners import make_aligner
 from detkd.detections import candidates, detect
 from detkd.errors import AdapterError
 from detkd.losses import LOSSES
 from detkd.pairing import Pairing
 from detkd.places import check_fit, find_place, loss_inputs
-from detkd.schedules import Schedule
 from detkd.second_stage import classify, mask, with_regions
+from detkd.teachers.ensemble import label_loss, scale_gradients
 from detkd.teachers.packing import Kept
+from detkd.terms import level_aligners, level_losses, level_parts
 from detkd.types import Targets
 from detkd.vocabulary import (
     DETECTED_NAMES,
@@ -38,25 +38,8 @@ if TYPE_CHECKING:
     from detkd.adapters.base import DetectorAdapter
     from detkd.teachers.base import Teacher
     from detkd.teachers.ensemble import EnsembleName
+    from detkd.terms import Term
     from detkd.types import Detections, DetectorOutputs, MaskPredictions, RegionPredictions
-
-
-@dataclass(frozen=True)
-class Term:
-    """One distillation loss: its name in ``LOSSES``, its weight, its own arguments.
-
-    Attributes:
-        name: Key of ``detkd.losses.LOSSES``.
-        weight: Factor of the loss; under ``gradient_ratio`` the norm of its gradient as a share of the task loss's. None
-            is the method's published weight, or an equal part of a total share under ``gradient_ratio``.
-        arguments: Keyword arguments of the loss module.
-        schedule: Factor of the weight over time.
-    """
-
-    name: str
-    weight: float | None = None
-    arguments: Mapping[str, Any] | None = None
-    schedule: Schedule = field(default_factory=Schedule)
 
 
 class TeacherTerms(nn.Module):
@@ -77,36 +60,52 @@ class TeacherTerms(nn.Module):
 
     def __init__(self, student: DetectorAdapter, teacher: Teacher, terms: Sequence[Term]) -> None:
         super().__init__()
-        self._student, self._teacher = student, teacher.adapter
-        self.pairing = Pairing(student, teacher.adapter, classes=teacher.classes, scale=teacher.scale)
+        self._student, self._teacher = student, detector_of(teacher)
+        self.pairing = Pairing(student, self._teacher, classes=teacher.classes, scale=teacher.scale)
         self._inputs = {term.name: loss_inputs(term.name) for term in terms}
         self.places = {name: find_place(name, inputs, student) for name, inputs in self._inputs.items()}
         for name, place in self.places.items():
-            check_fit(name, place, self._inputs[name], student, teacher.adapter, self.pairing)
+            check_fit(name, place, self._inputs[name], student, self._teacher, self.pairing)
         self.losses = nn.ModuleDict({term.name: self._build_loss(term) for term in terms})
         self.aligners = nn.ModuleDict({name: aligners for name in self.losses if (aligners := self._build_aligners(name))})
+
+    def check_confidence(self) -> None:
+        """Refuse to judge the teacher by the labels where they share no classes; see :class:`detkd.terms.Terms`."""
+        self.pairing.check_classes("ca_mkd")
+
+    def no_labels(self, images: Tensor) -> Targets:
+        """The labels of a batch without any object."""
+        return Targets(images.new_zeros(len(images), 0, 4), images.new_zeros(len(images), 0, dtype=torch.long))
+
+    def prepare(
+        self, teacher: DetectorOutputs, size: tuple[int, int], names: Collection[str], *, judged: bool
+    ) -> DetectorOutputs:
+        """The teacher's outputs, with its second stage run once for all if it is judged by what it finds."""
+        del names
+        return self.with_regions(teacher, size) if judged else teacher
+
+    def confidence_loss(self, teacher: DetectorOutputs, targets: Targets, size: tuple[int, int]) -> Tensor:
+        """How badly the teacher finds the labelled objects of each image, [B]."""
+        return label_loss(self.candidates(teacher, size), self._common(targets))
 
     def forward(
         self,
         names: Collection[str],
         student: DetectorOutputs,
         teacher: DetectorOutputs,
-        whole: DetectorOutputs,
         targets: Targets,
         size: tuple[int, int],
+        factors: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Compute the unweighted scalar of each named term.
-
-        Args:
-            names: The terms to compute.
-            student: The student's outputs, as `pairing` aligns them with the teacher's.
-            teacher: The teacher's outputs, aligned with the student's.
-            whole: The teacher's outputs in its own frame, with all levels and classes.
-            targets: The labels of the batch.
-            size: Height and width of the student's input in pixels.
-        """
+        """Compute the unweighted scalar of each named term; see :class:`detkd.terms.Terms`."""
         places = {self.places[name] for name in names}
         inputs = {key for name in names for key in self._inputs[name]}
+        if places & {"regions", "masks"}:  # training has shown the student regions, a trial has not
+            student = with_regions(self._student, student, size, masks=True)
+        whole = teacher  # in its own frame, with all levels and classes
+        student, teacher = self.pairing.align(student, whole)
+        if factors is not None:
+            student = scale_gradients(student, factors)
         levels = level_tensors(teacher, targets.boxes, size) if "levels" in places else []
         found = self._detected(whole, size) if inputs & DETECTED_NAMES else {}
         pairs = zip(student.dense, teacher.dense, strict=False)  # of end-to-end and other models, the common one
@@ -118,7 +117,8 @@ class TeacherTerms(nn.Module):
         for name in names:
             loss, wanted, place = self.losses[name], self._inputs[name], self.places[name]
             if place == "levels":
-                terms[name] = torch.stack(self._level_parts(name, student.features, levels)).sum()
+                parts = level_parts(loss, self.aligners[name], student.features, levels, wanted)
+                terms[name] = torch.stack(parts).sum()
             elif place == "crossed":
                 terms[name] = loss(*_pick(heads[0] | self._crossed(student, whole), wanted, name))
             elif place in {"regions", "masks"}:
@@ -185,13 +185,6 @@ class TeacherTerms(nn.Module):
     def _teacher_size(self, size: tuple[int, int]) -> tuple[int, int]:
         return round(size[0] * self.pairing.scale), round(size[1] * self.pairing.scale)
 
-    def _level_parts(self, name: str, features: Sequence[Tensor], levels: Sequence[Mapping[str, Any]]) -> list[Tensor]:
-        losses, aligners = cast("nn.ModuleList", self.losses[name]), cast("nn.ModuleList", self.aligners[name])
-        return [
-            loss(*_pick({**level, "student_feature": aligner(feature.float())}, self._inputs[name], name))
-            for loss, aligner, feature, level in zip(losses, aligners, features, levels, strict=True)
-        ]
-
     def _crossed(self, student: DetectorOutputs, teacher: DetectorOutputs) -> dict[str, Tensor]:
         """What the teacher's head says of the student's features, and of its own."""
         stages = {}
@@ -212,22 +205,14 @@ class TeacherTerms(nn.Module):
 
     def _build_loss(self, term: Term) -> nn.Module:
         """The loss module; one for each common level if it works on features."""
-        kind, arguments = LOSSES[term.name], dict(term.arguments or {})
         if "student_feature" not in self._inputs[term.name]:
-            return kind(**arguments)
-        sized = "channels" in inspect.signature(kind).parameters
-        return nn.ModuleList(
-            kind(**arguments, **({"channels": self._teacher.feature_channels[level]} if sized else {}))
-            for _, level in self.pairing.levels
-        )
+            return LOSSES[term.name](**dict(term.arguments or {}))
+        return level_losses(term, [self._teacher.feature_channels[level] for _, level in self.pairing.levels])
 
     def _build_aligners(self, name: str) -> nn.ModuleList | None:
         student, teacher = self._student, self._teacher
         if "student_feature" in self._inputs[name]:
-            return nn.ModuleList(
-                make_aligner(vars(LOSSES[name])["aligner"], student.feature_channels[s], teacher.feature_channels[t])
-                for s, t in self.pairing.levels
-            )
+            return level_aligners(name, student, teacher, self.pairing.levels)
         if "crossed_logits" in self._inputs[name]:
             return nn.ModuleList(
                 nn.ModuleList(
@@ -237,6 +222,20 @@ class TeacherTerms(nn.Module):
                 for s, t in self.pairing.levels
             )
         return None
+
+
+def detector_of(teacher: Teacher) -> DetectorAdapter:
+    """The adapter of a detector's teacher.
+
+    Raises:
+        AdapterError: If the teacher is a segmenter.
+    """
+    if isinstance(teacher.adapter, SegmenterAdapter):
+        raise AdapterError(
+            f"Expected a detector as teacher of a detector, but {type(teacher.adapter.model).__name__} is a segmenter. "
+            "Segmenters teach segmenters; detectors teach both."
+        )
+    return teacher.adapter
 
 
 def kept_for(
@@ -254,15 +253,16 @@ def kept_for(
     Raises:
         AdapterError: If teacher and student share no level, or no classes by the given names.
     """
-    pairing = Pairing(student, teacher.adapter, classes=teacher.classes, scale=teacher.scale)
+    adapter = detector_of(teacher)
+    pairing = Pairing(student, adapter, classes=teacher.classes, scale=teacher.scale)
     inputs = {term.name: loss_inputs(term.name) for term in terms}
     names = {name for wanted in inputs.values() for name in wanted}
     levels: Sequence[int] = [level for _, level in pairing.levels] if "teacher_feature" in names else []
     regions = {name for term, wanted in inputs.items() if find_place(term, wanted, student) == "regions" for name in wanted}
-    if isinstance(teacher.adapter, TwoStageAdapter) and (
+    if isinstance(adapter, TwoStageAdapter) and (
         ensemble == "ca_mkd" or regions & TEACHER_REGION_NAMES or names & {*DETECTED_NAMES, *REGION_MASK_NAMES}
     ):
-        levels = range(len(teacher.adapter.strides))  # its second stage runs on what the cache holds
+        levels = range(len(adapter.strides))  # its second stage runs on what the cache holds
     return Kept.needed(names, levels, anchors)
 
 

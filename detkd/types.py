@@ -120,10 +120,13 @@ class Detections:
     Attributes:
         boxes: (x1, y1, x2, y2) in pixels of the network's input, zeros where there are fewer, [B, N, 4].
         scores: Probability of every class, zeros where there are fewer boxes, [B, N, C].
+        origins: Index of the anchor, or of the image's region, that each was found at, zeros where there are fewer boxes,
+            [B, N]; None where they stand in that order.
     """
 
     boxes: Tensor
     scores: Tensor
+    origins: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -166,3 +169,8 @@ class PixelTargets(NamedTuple):
 
     classes: Tensor
     boundary: Tensor | None = None
+
+
+# What a model of either kind computed, and what the labels of its pictures say.
+Outputs = DetectorOutputs | SegmenterOutputs
+Labels = Targets | PixelTargets

@@ -2,7 +2,7 @@
 
 A loss works in one of several places. On feature maps, once for each common level; at the anchors, once for each dense head
 that both models have (of a two-stage detector, on its region proposal network); on the regions that the student's second
-stage was shown, or those that its mask head was; of a segmenter, at the pixels, once for each head that both models have. B
+stage was shown, or those that its mask head was; at the pixels of a segmenter, once for each head that both models have. B
 images, C common classes, A anchors of the common levels, R regions of all images, N detections of the teacher, M labels or
 mask prototypes; boxes are (x1, y1, x2, y2) in pixels of the student's input.
 """
@@ -74,11 +74,12 @@ REGION_MASK_NAMES = {
     "student_masks": "mask of the labelled class before the sigmoid, of each region with a label, [R, S, S]",
     "teacher_masks": "what the teacher's mask head says of the same regions, [R, S, S]",
 }
+# Of segmenters, where LEVEL_NAMES offers the two feature maps alone. K is 1 for a sigmoid, else the background is first.
 PIXEL_NAMES = {
-    "student_pixels": "logits of a head of a segmenter, of a softmax if K is above 1, else of a sigmoid, [B, K, H, W]",
-    "teacher_pixels": "what the teacher's head, or its detections, say of the same pixels, [B, K, H, W]",
-    "pixel_weights": "how much the teacher says of each pixel, 0 where the label says to ignore it, [B, H, W]",
-    "pixel_labels": "0 for background, 1 + the class, -1 where the label says nothing, [B, H, W] of int64",
+    "student_pixels": "logits of a softmax over K common classes, or of one sigmoid where K is 1, [B, K, H, W]",
+    "teacher_pixels": "the same of the teacher, [B, K, H, W]",
+    "pixel_weights": "how much each pixel counts: 0 where the label is ignored or the teacher says nothing, [B, H, W]",
+    "pixel_labels": "index of the labelled channel, where K is 1 whether it is the class, -1 where ignored, [B, H, W]",
 }
 DETECTED_NAMES = {"detected_boxes", "detected_scores"}
 SOFTMAX_NAMES = {"student_softmax_logits", "teacher_softmax_logits"}

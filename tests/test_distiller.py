@@ -11,9 +11,9 @@ from detkd.adapters.ultralytics import UltralyticsAdapter
 from detkd.distiller import Distiller
 from detkd.errors import AdapterError
 from detkd.schedules import Schedule
-from detkd.teacher_terms import Term
 from detkd.teachers.ensemble import confidence_weights, label_loss
 from detkd.teachers.live import LiveTeacher
+from detkd.terms import Term
 from detkd.types import Targets
 from tests.adapters.families import build
 

@@ -9,8 +9,8 @@ from detkd.adapters.ultralytics import UltralyticsAdapter
 from detkd.distiller import Distiller
 from detkd.errors import AdapterError
 from detkd.pairing import Pairing
-from detkd.teacher_terms import Term
 from detkd.teachers.live import LiveTeacher
+from detkd.terms import Term
 from detkd.types import Targets
 from tests.adapters.families import DETECTORS, SEGMENTERS, build
 

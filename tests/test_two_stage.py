@@ -15,9 +15,10 @@ from detkd.errors import AdapterError
 from detkd.losses import dkd, region_mask
 from detkd.pairing import Pairing
 from detkd.second_stage import with_regions
-from detkd.teacher_terms import Term, kept_for
+from detkd.teacher_terms import kept_for
 from detkd.teachers.live import LiveTeacher
 from detkd.teachers.packing import Frame, pack, unpack
+from detkd.terms import Term
 from detkd.types import DensePredictions, DetectorOutputs, RegionPredictions, Targets
 from detkd.vocabulary import image_of, match, region_tensors
 from tests.adapters.families import build

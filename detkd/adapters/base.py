@@ -103,6 +103,7 @@ class TwoStageAdapter(DetectorAdapter, Protocol):
         """Run the mask head on any regions, where there is one; see :meth:`classify`."""
 
 
+@runtime_checkable
 class SegmenterAdapter(Protocol):
     """A view of one segmenter, teacher or student; see :class:`DetectorAdapter`.
 
@@ -142,3 +143,6 @@ class SegmenterAdapter(Protocol):
         Raises:
             AdapterError: If no forward pass ran since the last call.
         """
+
+
+Adapter = DetectorAdapter | SegmenterAdapter

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from detkd.adapters.families import make_adapter
+from detkd.adapters.families import make_any_adapter
 from detkd.distiller import Distiller
-from detkd.teacher_terms import kept_for
+from detkd.kinds import kept_for
 from detkd.teachers.cached import CachedTeacher
 from detkd.teachers.live import LiveTeacher
 from detkd.teachers.source import Source
@@ -47,7 +47,7 @@ def build_distiller(
     for teacher in teachers:
         teacher.to(device)
     distiller = Distiller(
-        make_adapter(student),
+        make_any_adapter(student),
         [
             live_teacher(model, spec)
             if spec.cache is None or pictures is None
@@ -65,7 +65,7 @@ def build_distiller(
 
 def live_teacher(model: nn.Module, spec: TeacherConfig) -> LiveTeacher:
     """A teacher that runs."""
-    return LiveTeacher(make_adapter(model), scale=spec.scale, classes=spec.classes, precision=spec.precision)
+    return LiveTeacher(make_any_adapter(model), scale=spec.scale, classes=spec.classes, precision=spec.precision)
 
 
 def cache_source(
@@ -73,5 +73,5 @@ def cache_source(
 ) -> Source:
     """What a teacher's cache is made from: the teacher, the pictures, and what the terms need of it."""
     live = live_teacher(model, spec)
-    kept = kept_for(make_adapter(student), live, config.losses(), spec.anchors, config.ensemble)
+    kept = kept_for(make_any_adapter(student), live, config.losses(), spec.anchors, config.ensemble)
     return Source(live, kept, pictures)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from detkd.report.overlays import OverlayRow, overlay_panels
 
 from detkd.adapters.families import make_any_adapter
 from detkd.data.masks import PixelLabels, decode_segment, encode_mask
@@ -15,7 +16,6 @@ from detkd.evaluation.coco import evaluate_coco
 from detkd.evaluation.instances import InstanceSettings
 from detkd.evaluation.segmentation import as_labels, choose_settings, predict_images, tally_images
 from detkd.models.segmenter import Segmenter
-from detkd.report.overlays import Row, overlay_panels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -64,7 +64,8 @@ def evaluate(
     shown = dataset.annotated(config.evaluate[-1])[:ROWS]
     roles = [role for role in models if role != "student"]
     rows = [
-        Row(
+        OverlayRow(
+            title=image.path.stem,
             pixels=read_picture(image.path),
             truth=image.decode(),
             teacher=columns[roles[0]][index] if roles else None,
@@ -72,7 +73,7 @@ def evaluate(
         )
         for index, image in enumerate(shown)
     ]
-    overlay_panels(rows, dataset.names, folder / PICTURES)
+    overlay_panels(rows, folder / PICTURES, dataset.names)
     return report
 
 

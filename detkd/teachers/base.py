@@ -9,12 +9,12 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from detkd.adapters.base import DetectorAdapter
-    from detkd.types import DetectorOutputs
+    from detkd.adapters.base import Adapter
+    from detkd.types import Outputs
 
 
 class Teacher(Protocol):
-    """A source of a detector's outputs for the student's batch.
+    """A source of a model's outputs for the student's batch.
 
     Attributes:
         adapter: View of the teacher's model: its strides, channels and classes.
@@ -22,7 +22,7 @@ class Teacher(Protocol):
         classes: Teacher's class for a student's class, by name, where their names differ.
     """
 
-    adapter: DetectorAdapter
+    adapter: Adapter
     scale: float
     classes: Mapping[str, str] | None
 
@@ -32,7 +32,7 @@ class Teacher(Protocol):
     def detach(self) -> None:
         """Remove what `attach` installed."""
 
-    def run(self, images: Tensor, views: Sequence[Any] | None) -> DetectorOutputs:
+    def run(self, images: Tensor, views: Sequence[Any] | None) -> Outputs:
         """Return the teacher's outputs in its own frame, without gradient.
 
         Args:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import torch
 
 from detkd.errors import CacheError
-from detkd.teachers.packing import pack, unpack
 from detkd.teachers.pictures import spread
 from detkd.teachers.store import Store
 
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
     from detkd.teachers.source import Source
     from detkd.teachers.store import View
-    from detkd.types import DetectorOutputs
+    from detkd.types import Outputs
 
 SAMPLE = 4  # views of each stage that are compared with the live teacher
 # A cached value may differ from a live one by this share of their spread: another device rounds otherwise, and half
@@ -57,20 +56,21 @@ class CachedTeacher:
         self._live.detach()
 
     @torch.no_grad()
-    def run(self, images: Tensor, views: Sequence[View] | None = None) -> DetectorOutputs:
+    def run(self, images: Tensor, views: Sequence[View] | None = None) -> Outputs:
         """Look the views up; pictures that are no views, such as those of a trial, go through the model."""
         if views is None:
             return self._live.run(images)
         self._frame = self._frame.to(images.device)
-        return unpack(self._read(views, images.device), self._frame)
+        outputs: Outputs = self._frame.unpack(self._read(views, images.device))
+        return outputs
 
     def _read(self, views: Sequence[View], device: torch.device) -> dict[str, Tensor]:
         return {name: tensor.to(device, non_blocking=True) for name, tensor in self._store.read(views).items()}
 
     def _check(self, source: Source, views: Sequence[View]) -> None:
         outputs = next(source.outputs(views, len(views)))
-        cached = self._read(views, outputs.anchor_points.device)
-        for name, tensor in pack(outputs, source.kept, like=cached).items():
+        cached = self._read(views, outputs.features[0].device)
+        for name, tensor in source.pack(outputs, like=cached).items():
             for view, one, other in zip(views, tensor.float(), cached[name].float(), strict=True):
                 error = (one - other).square().mean().sqrt()
                 allowed = SHARE * one.std(correction=0) + ROUNDING * one.abs().max()

@@ -6,13 +6,23 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from detkd.boxes import iou
 from detkd.vocabulary import image_of
 
 if TYPE_CHECKING:
-    from detkd.types import DensePredictions, Detections, DetectorOutputs, MaskPredictions, RegionPredictions, Targets
+    from detkd.types import (
+        DensePredictions,
+        Detections,
+        DetectorOutputs,
+        MaskPredictions,
+        PixelPredictions,
+        RegionPredictions,
+        SegmenterOutputs,
+        Targets,
+    )
 
 EnsembleName = Literal["mean", "ca_mkd"]
 
@@ -61,6 +71,25 @@ def label_loss(teacher: Detections, targets: Targets) -> Tensor:
     return (losses * real).sum(1) / real.sum(1).clamp(min=1)
 
 
+@torch.no_grad()
+def pixel_label_loss(teacher: PixelPredictions, labels: Tensor) -> Tensor:
+    """How badly each image's pixels are said: the mean of their cross-entropy with the labels.
+
+    Args:
+        teacher: What it says of the classes, [B, K, H, W]; everywhere, also where it found nothing.
+        labels: Channel of each pixel, or whether it is the class where K is 1; -1 where ignored, [B, H, W].
+
+    Returns:
+        [B], 0 for an image whose pixels are all ignored.
+    """
+    known, logits = labels >= 0, teacher.logits.float()
+    if teacher.softmax:
+        losses = F.cross_entropy(logits, labels.clamp(min=0), reduction="none")
+    else:
+        losses = F.binary_cross_entropy_with_logits(logits[:, 0], labels.clamp(min=0).float(), reduction="none")
+    return (losses * known).sum((1, 2)) / known.sum((1, 2)).clamp(min=1)
+
+
 class _ScaledGradient(torch.autograd.Function):
     """Identity whose gradient is multiplied by one factor an image."""
 
@@ -83,7 +112,7 @@ def scale_gradients(student: DetectorOutputs, factors: Tensor) -> DetectorOutput
     """
 
     def scaled(x: Tensor) -> Tensor:
-        return cast("Tensor", _ScaledGradient.apply(x, factors))
+        return _scaled(x, factors)
 
     def dense(head: DensePredictions) -> DensePredictions:
         return replace(
@@ -104,6 +133,19 @@ def scale_gradients(student: DetectorOutputs, factors: Tensor) -> DetectorOutput
         regions=None if student.regions is None else _scaled_regions(student.regions, factors),
         masks=None if student.masks is None else _scaled_masks(student.masks, factors),
     )
+
+
+def scale_pixel_gradients(student: SegmenterOutputs, factors: Tensor) -> SegmenterOutputs:
+    """The same for a segmenter; see :func:`scale_gradients`."""
+    return replace(
+        student,
+        features=tuple(_scaled(feature, factors) for feature in student.features),
+        heads=tuple(replace(head, logits=_scaled(head.logits, factors)) for head in student.heads),
+    )
+
+
+def _scaled(x: Tensor, factors: Tensor) -> Tensor:
+    return cast("Tensor", _ScaledGradient.apply(x, factors))
 
 
 def _scaled_regions(regions: RegionPredictions, factors: Tensor) -> RegionPredictions:

@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from detkd.adapters.base import DetectorAdapter
-    from detkd.types import DetectorOutputs
+    from detkd.adapters.base import Adapter
+    from detkd.types import Outputs
 
 PrecisionName = Literal["float32", "bfloat16", "float16"]
 
 
 class LiveTeacher:
-    """A frozen detector that sees what the student sees.
+    """A frozen detector or segmenter that sees what the student sees.
 
     Its convolutions work on channels-last memory, which saves a third of their time on a CPU and changes no value beyond
     rounding.
@@ -35,7 +35,7 @@ class LiveTeacher:
 
     def __init__(
         self,
-        adapter: DetectorAdapter,
+        adapter: Adapter,
         *,
         scale: float = 1.0,
         classes: Mapping[str, str] | None = None,
@@ -56,7 +56,7 @@ class LiveTeacher:
         self.adapter.detach()
 
     @torch.no_grad()
-    def run(self, images: Tensor, views: Sequence[Any] | None = None) -> DetectorOutputs:
+    def run(self, images: Tensor, views: Sequence[Any] | None = None) -> Outputs:
         """Run the model; see :class:`detkd.teachers.base.Teacher`."""
         if self.scale != 1:
             images = F.interpolate(images, scale_factor=self.scale, mode="bilinear", antialias=self.scale < 1)

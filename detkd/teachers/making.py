@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import torch
 
 from detkd.errors import CacheError
-from detkd.teachers.packing import pack
 from detkd.teachers.store import Index, View
 from detkd.teachers.writer import Writer
 
@@ -60,7 +59,7 @@ class CacheMaker:
     def _compute(self, shard: Shard, images: range) -> Mapping[str, Tensor]:
         views = [View(shard.stage, shard.view, image) for image in images]
         parts = [
-            {name: tensor.cpu() for name, tensor in pack(outputs, self._source.kept).items()}
+            {name: tensor.cpu() for name, tensor in self._source.pack(outputs).items()}
             for outputs in self._source.outputs(views, self._batch)
         ]
         tensors = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}

@@ -1,4 +1,4 @@
-"""A dense detector's outputs as the few float16 tensors that a cache keeps, and back."""
+"""A detector's outputs as the few float16 tensors that a cache keeps, and back."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LARGEST = torch.finfo(torch.float16).max
 
 @dataclass(frozen=True)
 class Kept:
-    """What of a teacher's outputs is kept; class logits and boxes always are.
+    """What of a teacher's outputs is kept; a detector's class logits and boxes always are.
 
     Attributes:
         anchors: Most anchors of an image and head: those with the highest class probability.
@@ -30,6 +30,7 @@ class Kept:
         coefficients: Whether the factors of the mask prototypes are.
         prototypes: Whether the mask prototypes are.
         levels: Levels whose feature maps are.
+        pixels: Whether what a segmenter says at every pixel is; it has none of the above but levels.
     """
 
     anchors: int
@@ -37,6 +38,7 @@ class Kept:
     coefficients: bool = False
     prototypes: bool = False
     levels: tuple[int, ...] = ()
+    pixels: bool = False
 
     @classmethod
     def needed(cls, names: Collection[str], levels: Sequence[int], anchors: int) -> Kept:
@@ -82,6 +84,14 @@ class Frame:
         """The frame on a device."""
         return self if self.points.device == device else replace(self, points=self.points.to(device))
 
+    def pack(self, outputs: DetectorOutputs, kept: Kept, *, like: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """The tensors to keep; see :func:`pack`."""
+        return pack(outputs, kept, like=like)
+
+    def unpack(self, tensors: Mapping[str, Tensor]) -> DetectorOutputs:
+        """The outputs out of them; see :func:`unpack`."""
+        return unpack(tensors, self)
+
 
 def pack(outputs: DetectorOutputs, kept: Kept, *, like: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
     """The tensors to keep, [B, ...] each, float16 but for the indices of anchors.
@@ -102,7 +112,7 @@ def pack(outputs: DetectorOutputs, kept: Kept, *, like: Mapping[str, Tensor] | N
     tensors |= {f"features.{level}": outputs.features[level] for level in kept.levels}
     if kept.prototypes and outputs.prototypes is not None:
         tensors["prototypes"] = outputs.prototypes
-    return {name: _half(tensor) for name, tensor in tensors.items()}
+    return {name: half(tensor) for name, tensor in tensors.items()}
 
 
 def unpack(tensors: Mapping[str, Tensor], frame: Frame) -> DetectorOutputs:
@@ -120,14 +130,18 @@ def unpack(tensors: Mapping[str, Tensor], frame: Frame) -> DetectorOutputs:
     batch = len(next(iter(values.values())))
     dense = tuple(_unpack_head(heads[number], frame) for number in sorted(heads))
     return DetectorOutputs(
-        features=tuple(
-            values.get(f"features.{level}", torch.empty(batch, *shape, device="meta"))
-            for level, shape in enumerate(frame.features)
-        ),
+        features=unpack_features(values, frame.features, batch),
         heads=() if frame.kind == "objectness" else dense,
         anchor_points=frame.points,
         prototypes=values.get("prototypes"),
         objectness=dense[0] if frame.kind == "objectness" else None,
+    )
+
+
+def unpack_features(values: Mapping[str, Tensor], shapes: Sequence[torch.Size], batch: int) -> tuple[Tensor, ...]:
+    """The feature maps of a batch on all levels; those that were not kept have no values."""
+    return tuple(
+        values.get(f"features.{level}", torch.empty(batch, *shape, device="meta")) for level, shape in enumerate(shapes)
     )
 
 
@@ -183,5 +197,6 @@ def _rest(head: DensePredictions, chosen: Tensor) -> Tensor:
     return mean.clamp(min=1e-7).log() if head.softmax else mean.logit(eps=1e-7)
 
 
-def _half(tensor: Tensor) -> Tensor:
+def half(tensor: Tensor) -> Tensor:
+    """A tensor in float16, values beyond it at its limits; one of integers as it is."""
     return tensor.clamp(-LARGEST, LARGEST).half() if tensor.is_floating_point() else tensor

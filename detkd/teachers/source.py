@@ -7,18 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from detkd.teachers.packing import Frame, pack
+from detkd.teachers.packing import Frame
+from detkd.teachers.packing_pixels import PixelFrame
 from detkd.teachers.store import Field, View
+from detkd.types import SegmenterOutputs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from torch import nn
+    from torch import Tensor, nn
 
     from detkd.teachers.live import LiveTeacher
     from detkd.teachers.packing import Kept
     from detkd.teachers.pictures import Pictures
-    from detkd.types import DetectorOutputs
+    from detkd.types import Outputs
 
 
 class Source:
@@ -30,7 +32,8 @@ class Source:
         pictures: The views of a run.
 
     Attributes:
-        frame: What is the same for all pictures.
+        frame: What is the same for all pictures: a :class:`detkd.teachers.packing.Frame` of a detector, or a
+            :class:`detkd.teachers.packing_pixels.PixelFrame` of a segmenter.
         fields: The tensors kept of a view.
     """
 
@@ -38,10 +41,20 @@ class Source:
         self.live, self.kept, self.pictures = live, kept, pictures
         first = View(next(iter(pictures.counts)), 0, 0)
         outputs = next(self.outputs([first], 1))
-        self.frame = Frame.of(outputs)
-        self.fields = {name: Field.of(tensor[0]) for name, tensor in pack(outputs, kept).items()}
+        self.frame: Any = PixelFrame.of(outputs) if isinstance(outputs, SegmenterOutputs) else Frame.of(outputs)
+        self.fields = {name: Field.of(tensor[0]) for name, tensor in self.pack(outputs).items()}
 
-    def outputs(self, views: Sequence[View], batch: int) -> Iterator[DetectorOutputs]:
+    def pack(self, outputs: Outputs, *, like: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """The tensors kept of a batch, [B, ...] each.
+
+        Args:
+            outputs: What the teacher said of it.
+            like: Tensors of the same pictures packed before; the same parts are kept.
+        """
+        tensors: dict[str, Tensor] = self.frame.pack(outputs, self.kept, like=like)
+        return tensors
+
+    def outputs(self, views: Sequence[View], batch: int) -> Iterator[Outputs]:
         """What the teacher says of some views of one stage, computed where its model lies.
 
         Args:

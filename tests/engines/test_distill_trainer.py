@@ -15,8 +15,8 @@ import detkd.ultralytics
 from detkd.adapters.ultralytics import UltralyticsAdapter, import_ultralytics, load_yolo
 from detkd.distiller import Distiller
 from detkd.errors import AdapterError, ConfigError, WeightsError
-from detkd.teacher_terms import Term
 from detkd.teachers.live import LiveTeacher
+from detkd.terms import Term
 from detkd.types import Targets
 from detkd.ultralytics import distill_trainer
 from tests.adapters.families import build

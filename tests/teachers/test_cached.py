@@ -13,7 +13,7 @@ from torch import nn
 from detkd.adapters.ultralytics import UltralyticsAdapter
 from detkd.distiller import Distillation, Distiller
 from detkd.errors import CacheError
-from detkd.teacher_terms import Term, kept_for
+from detkd.teacher_terms import kept_for
 from detkd.teachers.cached import CachedTeacher
 from detkd.teachers.live import LiveTeacher
 from detkd.teachers.making import CacheMaker
@@ -21,6 +21,7 @@ from detkd.teachers.packing import Kept
 from detkd.teachers.pictures import spread
 from detkd.teachers.source import Source
 from detkd.teachers.store import View
+from detkd.terms import Term
 from detkd.types import Targets
 from tests.adapters.families import build
 

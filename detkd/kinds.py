@@ -1,0 +1,55 @@
+"""What the kind of a student decides: a detector or a segmenter."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from detkd import pixel_terms, teacher_terms
+from detkd.adapters.base import SegmenterAdapter
+from detkd.pixel_terms import PixelTerms
+from detkd.teacher_terms import TeacherTerms
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from detkd.adapters.base import Adapter
+    from detkd.teachers.base import Teacher
+    from detkd.teachers.ensemble import EnsembleName
+    from detkd.teachers.packing import Kept
+    from detkd.terms import Term
+
+
+def make_terms(student: Adapter, teacher: Teacher, terms: Sequence[Term]) -> PixelTerms | TeacherTerms:
+    """Aligners and losses between a student and one teacher; see :class:`detkd.terms.Terms`.
+
+    Args:
+        student: Adapter of the student.
+        teacher: The teacher.
+        terms: The losses.
+
+    Raises:
+        AdapterError: If teacher and student do not fit each other in what a term needs.
+    """
+    if isinstance(student, SegmenterAdapter):
+        return PixelTerms(student, teacher, terms)
+    return TeacherTerms(student, teacher, terms)
+
+
+def kept_for(
+    student: Adapter, teacher: Teacher, terms: Sequence[Term], anchors: int, ensemble: EnsembleName = "mean"
+) -> Kept:
+    """What a cache must keep of a teacher, so that a student can learn from it by these terms.
+
+    Args:
+        student: Adapter of the student.
+        teacher: The teacher.
+        terms: The losses.
+        anchors: Most anchors of an image, of a detector.
+        ensemble: How the teacher is mixed with others; ``ca_mkd`` asks what it finds.
+
+    Raises:
+        AdapterError: If teacher and student share no level, or no classes by the given names.
+    """
+    if isinstance(student, SegmenterAdapter):
+        return pixel_terms.kept_for(student, teacher, terms, anchors, ensemble)
+    return teacher_terms.kept_for(student, teacher, terms, anchors, ensemble)
