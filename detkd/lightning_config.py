@@ -37,7 +37,8 @@ class OptimConfig(BaseModel):
     )
     clip: float | None = Field(10.0, gt=0, description="largest norm of the student's gradient")
     ema: float | None = Field(None, gt=0, lt=1, description="decay of a moving average of the weights, which is kept then")
-    patience: int | None = Field(None, ge=1, description="epochs without a better validation AP before training stops")
+    judge_every: int = Field(1, ge=1, description="epochs from one validation to the next; the last epoch always has one")
+    patience: int | None = Field(None, ge=1, description="validations without a better one before training stops")
 
 
 class LoadingConfig(BaseModel):

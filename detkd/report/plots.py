@@ -25,14 +25,14 @@ def plot_training(history: Sequence[dict[str, float]], path: Path, title: str, w
         watched: Key of the validation metric.
     """
     terms = [key for key in history[0] if key.startswith("train/")]
-    panels = [*terms, *([watched] if watched in history[0] else [])]
+    panels = [*terms, *([watched] if any(watched in row for row in history) else [])]
     rows = -(-len(panels) // COLUMNS)
     figure = Figure(figsize=(3.2 * COLUMNS, 2.4 * rows), layout="constrained")
     figure.suptitle(title)
-    epochs = range(1, len(history) + 1)
     for index, key in enumerate(panels):
         axes = figure.add_subplot(rows, COLUMNS, index + 1)
-        axes.plot(epochs, [row[key] for row in history], color="#009E73" if key == watched else "#0072B2")
+        points = [(epoch, row[key]) for epoch, row in enumerate(history, start=1) if key in row]
+        axes.plot(*zip(*points, strict=True), color="#009E73" if key == watched else "#0072B2")
         axes.set_title("validation AP" if key == watched else key.removeprefix("train/"), fontsize=10)
         axes.set_xlabel("epoch", fontsize=8)
         axes.set_ylim(bottom=0)

@@ -119,7 +119,8 @@ class Watching(Callback):
         watched: Its name.
         save: Writes a model, whole or not at all.
         folder: Where ``last.ckpt``, ``best.safetensors`` and ``results.csv`` are kept.
-        patience: Epochs without a better one before training stops; None never stops it.
+        patience: Validations without a better one before training stops; None never stops it.
+        every: Epochs from one validation to the next; the last epoch always has one.
 
     Attributes:
         rows: The history.
@@ -133,9 +134,10 @@ class Watching(Callback):
         save: Callable[[nn.Module, Path], None],
         folder: Path,
         patience: int | None,
+        every: int = 1,
     ) -> None:
         self._student, self._judge, self._watched = student, judge, watched
-        self._save, self._patience = save, patience
+        self._save, self._patience, self._every = save, patience, every
         self.last, self.best, self._csv = (folder / name for name in ("last.ckpt", "best.safetensors", "results.csv"))
         self.rows: list[dict[str, float]] = []
         self._before = 0.0  # seconds up to a resumption
@@ -160,13 +162,14 @@ class Watching(Callback):
                 f"Expected finite losses, but in epoch {trainer.current_epoch + 1} {diverged} are not. Lower optim.lr, or "
                 "train with trainer.precision=32-true."
             )
-        best = max((row[self._watched] for row in self.rows), default=-1.0)
-        metrics = self._judge(self._student)
+        best = max(self._found, default=-1.0)
+        done = trainer.current_epoch + 1
+        metrics = self._judge(self._student) if done % self._every == 0 or done == trainer.max_epochs else {}
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         elapsed = self._before + time.monotonic() - self._begin
-        self.rows.append({"epoch": trainer.current_epoch + 1, "time": elapsed, **losses, **metrics, "lr": rate})
+        self.rows.append({"epoch": done, "time": elapsed, **losses, **metrics, "lr": rate})
         if trainer.is_global_zero:
-            if not metrics[self._watched] <= best:  # where it is not a number, the last one is kept
+            if metrics and not metrics[self._watched] <= best:  # where it is not a number, the last one is kept
                 self._save(self._student, self.best)
             write_text(self._csv, _csv(self.rows))
         trainer.save_checkpoint(self.last)
@@ -180,8 +183,13 @@ class Watching(Callback):
         """Go on from :meth:`state_dict`."""
         self.rows[:] = state_dict["rows"]
 
+    @property
+    def _found(self) -> list[float]:
+        """What all validations have found."""
+        return [row[self._watched] for row in self.rows if self._watched in row]
+
     def _lost_patience(self) -> bool:
-        found = [row[self._watched] for row in self.rows]
+        found = self._found
         return self._patience is not None and bool(found) and len(found) - 1 - found.index(max(found)) >= self._patience
 
 
@@ -206,9 +214,12 @@ class Showing(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show what validation found."""
-        self._progress.epoch(trainer.current_epoch + 1, {self._title: self._rows[-1][self._watched]})
+        row = self._rows[-1]
+        found = {self._title: row[self._watched]} if self._watched in row else {}
+        self._progress.epoch(trainer.current_epoch + 1, found)
 
 
 def _csv(rows: list[dict[str, float]]) -> str:
-    lines = [",".join(rows[0]), *(",".join(f"{row.get(name, math.nan):.6g}" for name in rows[0]) for row in rows)]
+    names = dict.fromkeys(name for row in rows for name in row)  # an epoch without validation has no metrics
+    lines = [",".join(names), *(",".join(f"{row.get(name, math.nan):.6g}" for name in names) for row in rows)]
     return "".join(f"{line}\n" for line in lines)

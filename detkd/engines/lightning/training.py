@@ -105,7 +105,9 @@ class LightningEngine:
             averaging = Averaging(student, optim.ema) if optim.ema is not None else None
             judged = student if averaging is None else averaging.model
             judge = self.task.judge(config, dataset, student, *place)
-            watching = Watching(judged, judge, self.task.watched, self.task.save, folder / FOLDER, optim.patience)
+            watching = Watching(
+                judged, judge, self.task.watched, self.task.save, folder / FOLDER, optim.patience, optim.judge_every
+            )
             loader = make_loader(self.task, config, dataset, student, *place)
             console = None if trainer.is_global_zero else Console(quiet=True)
             with TrainingProgress(folder.name, config.train.epochs, console) as progress:
