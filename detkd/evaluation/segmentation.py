@@ -279,7 +279,8 @@ def choose_settings(
             own.extend(coco_results(found, settings, index, categories))
     precisions = [_precision(truth, own) for own in results]
     best = int(np.argmax(precisions))
-    areas = coco_mask.area([result["segmentation"] for result in results[best]])
+    # One by one: pycocotools counts the masks of a list in 8 bits.
+    areas = [int(coco_mask.area(result["segmentation"])) for result in results[best]]
     by_area = [
         _precision(truth, [result for result, area in zip(results[best], areas, strict=True) if area >= least])
         for least in MIN_AREAS
