@@ -228,3 +228,5 @@ def test_settings_are_chosen_among_more_objects_than_8_bits_count(tmp_path: Path
     assert len(dataset.coco("val")["annotations"]) == 18 * 19
     settings = choose_settings(Reader("red", "green"), dataset, imgsz=128)
     assert settings.min_area in (4, 8)
+    called = choose_settings(Reader("rouge", "vert"), dataset, imgsz=128, names=("rouge", "vert"))
+    assert called == settings
