@@ -256,6 +256,7 @@ def choose_settings(
     imgsz: int,
     mode: Mode = "fit",
     batch: int = 8,
+    names: Sequence[str] | None = None,
 ) -> InstanceSettings:
     """Choose how objects are told apart, by mask AP on a split that is not the one to be reported.
 
@@ -268,18 +269,20 @@ def choose_settings(
         imgsz: Side of the network's input in pixels.
         mode: How pictures reach the network.
         batch: Pictures at a time.
+        names: What the model calls the data set's classes, in their order; as the data set does if None.
     """
     truth, images = dataset.coco(split), dataset.annotated(split)
     categories, ids = category_ids(truth, dataset.names), image_ids(truth, [image.path for image in images])
     grid = _grid(boundary=bool(model.boundary))
     results: list[list[dict[str, Any]]] = [[] for _ in grid]
-    predictions = predict_images(model, images, dataset.names, imgsz=imgsz, mode=mode, batch=batch)
+    predictions = predict_images(model, images, names or dataset.names, imgsz=imgsz, mode=mode, batch=batch)
     for index, found in zip(ids, predictions, strict=True):
         for settings, own in zip(grid, results, strict=True):
             own.extend(coco_results(found, settings, index, categories))
     precisions = [_precision(truth, own) for own in results]
     best = int(np.argmax(precisions))
-    areas = coco_mask.area([result["segmentation"] for result in results[best]])
+    # One by one: pycocotools counts the masks of a list in 8 bits.
+    areas = [int(coco_mask.area(result["segmentation"])) for result in results[best]]
     by_area = [
         _precision(truth, [result for result, area in zip(results[best], areas, strict=True) if area >= least])
         for least in MIN_AREAS

@@ -37,6 +37,10 @@ def test_what_is_ignored_has_no_outline() -> None:
     cut = row((4, 10))
     cut[0, 8:] = -1  # the object's own end too
     assert boundary_f1(row((4, 16)), cut, 1).tolist() == [1]
+    known = row((4, 6))
+    known[0, 12:] = -1
+    # Found up to where nothing is known, it does not end there: of 4 and 5 the first is met, P = 1, R = 1/2.
+    assert boundary_f1(row((4, 16)), known, 1, tolerance=0)[0] == pytest.approx(2 / 3)
 
 
 def test_classes_that_occur_one_way_only_or_not_at_all() -> None:

@@ -218,3 +218,15 @@ def test_settings_are_chosen_by_what_finds_most_objects(tmp_path: Path) -> None:
     assert labels.classes.max() == 1
     assert set(labels.labels) == {0}
     assert choose_settings(Reader("nucleus"), dataset, "train", imgsz=48, mode="tiles").min_area >= 4
+
+
+def test_settings_are_chosen_among_more_objects_than_8_bits_count(tmp_path: Path) -> None:
+    mask = np.zeros((128, 128), int)
+    for y in range(0, 126, 7):
+        mask[y : y + 3, np.arange(128) % 7 < 3] = 1  # 18 rows of squares of 9 pixels, the last column cut to 6
+    dataset = write(tmp_path, [mask])
+    assert len(dataset.coco("val")["annotations"]) == 18 * 19
+    settings = choose_settings(Reader("red", "green"), dataset, imgsz=128)
+    assert settings.min_area in (4, 8)
+    called = choose_settings(Reader("rouge", "vert"), dataset, imgsz=128, names=("rouge", "vert"))
+    assert called == settings
