@@ -57,21 +57,13 @@ class PixelTerms(nn.Module):
                 self.pairing.check_classes(name)
         self._levels = self.pairing.levels if "levels" in self.places.values() else []
         channels = [teacher.adapter.feature_channels[level] for _, level in self._levels]
-        self.losses = nn.ModuleDict(
-            {
-                term.name: level_losses(term, channels)
-                if self.places[term.name] == "levels"
-                else LOSSES[term.name](**dict(term.arguments or {}))
-                for term in terms
-            }
-        )
-        self.aligners = nn.ModuleDict(
-            {
-                name: level_aligners(name, student, teacher.adapter, self._levels)
-                for name, place in self.places.items()
-                if place == "levels"
-            }
-        )
+        self.losses, self.aligners = nn.ModuleDict(), nn.ModuleDict()
+        for term in terms:
+            if self.places[term.name] == "levels":
+                self.losses[term.name] = level_losses(term, channels)
+                self.aligners[term.name] = level_aligners(term.name, student, teacher.adapter, self._levels)
+            else:
+                self.losses[term.name] = LOSSES[term.name](**dict(term.arguments or {}))
 
     def check_confidence(self) -> None:
         """Refuse to judge the teacher by the labels where they share no classes; see :class:`detkd.terms.Terms`."""

@@ -144,7 +144,7 @@ def _log_absence(detections: Detections, shape: Shape, size: tuple[int, int]) ->
         drawn = part.scores.clamp(max=1 - SMALLEST)[:, None, None] * _inside(part.boxes, size)
         masks = shape(part, size)
         total.index_add_(0, part.images * classes + part.classes, torch.log1p(-(drawn if masks is None else drawn * masks)))
-    return total.unflatten(0, (batch, classes))
+    return total.view(batch, classes, *size)
 
 
 def _inside(boxes: Tensor, size: tuple[int, int]) -> Tensor:

@@ -303,6 +303,8 @@ def test_detections_by_hand() -> None:
     # The first overlaps the second, which is better; the third is of another class; the last is noise.
     assert found.boxes[0].tolist() == [[0, 0, 10, 9], [0, 0, 10, 10], [30, 30, 40, 40]]
     torch.testing.assert_close(found.scores[0], scores[[1, 2, 3]])
+    assert found.origins is not None
+    assert found.origins.tolist() == [[1, 2, 3]]
     silent = detect(candidates(DetectorOutputs((), (replace(head, logits=head.logits - 50),), torch.zeros(5, 2))))
     assert silent.boxes.tolist() == [[[0, 0, 0, 0]]]
     assert silent.scores.tolist() == [[[0, 0]]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,35 +24,7 @@ from detkd.teachers.store import View
 from detkd.terms import Term
 from detkd.types import Targets
 from tests.adapters.families import build
-
-IMAGES, SIZE = 4, 64
-
-
-class Noise:
-    """Pictures of noise, one for each view."""
-
-    counts = {"full": 2, "closed": 1}  # noqa: RUF012
-
-    def __len__(self) -> int:
-        return IMAGES
-
-    def load(self, views: Sequence[View], batch: int) -> Iterator[torch.Tensor]:
-        seeds = [hash((len(view.stage), view.view, view.image)) for view in views]
-        pictures = [torch.rand(3, SIZE, SIZE, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-        yield from torch.stack(pictures).split(batch)
-
-    def fingerprint(self) -> Mapping[str, Mapping[str, Any]]:
-        return {"data": {"images": IMAGES}}
-
-
-def opinionated(name: str) -> nn.Module:
-    """A model with statistics of its activations, without which one from scratch says the same of everything."""
-    model = build(name)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = None
-    model.train()(torch.rand(8, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)))
-    return model
+from tests.teachers.noise import IMAGES, Noise, opinionated
 
 
 def step(student: nn.Module, teacher: LiveTeacher | CachedTeacher, terms: Sequence[Term], views: Any) -> Distillation:
