@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from detkd.report.overlays import OverlayRow, overlay_panels
 
 from detkd.adapters.families import make_any_adapter
 from detkd.data.masks import PixelLabels, decode_segment, encode_mask
@@ -16,6 +15,7 @@ from detkd.evaluation.coco import evaluate_coco
 from detkd.evaluation.instances import InstanceSettings
 from detkd.evaluation.segmentation import as_labels, choose_settings, predict_images, tally_images
 from detkd.models.segmenter import Segmenter
+from detkd.report.overlays import OverlayRow, overlay_panels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -84,7 +84,7 @@ def _judge_segmenter(
     model = judged.model
     how: dict[str, Any] = {"imgsz": config.train.imgsz, "mode": config.segment.pictures, "batch": config.train.batch}
     names = [judged.classes.get(name, name) for name in dataset.names]
-    settings = instance_settings(model, dataset, config)
+    settings = instance_settings(model, dataset, config, names)
     metrics: dict[str, Any] = {}
     for split in config.evaluate:
         truth = in_words_of((), judged.classes, dataset.coco(split))
@@ -94,12 +94,20 @@ def _judge_segmenter(
     return metrics, [as_labels(found, settings) for found in predict_images(model, shown, names, **how)]
 
 
-def instance_settings(model: nn.Module, dataset: SegmentationDataset, config: SegmentationConfig) -> InstanceSettings:
+def instance_settings(
+    model: nn.Module, dataset: SegmentationDataset, config: SegmentationConfig, names: Sequence[str] | None = None
+) -> InstanceSettings:
     """How objects are told from what a model says of pixels: as configured, or as suits the split ``val`` best."""
     if config.segment.instances is not None or "val" not in dataset.splits:
         return config.segment.instances or InstanceSettings.model_validate({})
     return choose_settings(
-        model, dataset, "val", imgsz=config.train.imgsz, mode=config.segment.pictures, batch=config.train.batch
+        model,
+        dataset,
+        "val",
+        imgsz=config.train.imgsz,
+        mode=config.segment.pictures,
+        batch=config.train.batch,
+        names=names,
     )
 
 
