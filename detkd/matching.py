@@ -86,6 +86,24 @@ def match_classes(student: Sequence[str], teacher: Sequence[str], given: Mapping
     )
 
 
+def check_one_to_one(classes: Sequence[int] | None, names: Sequence[str]) -> None:
+    """Refuse several classes of a student for one of the teacher's where they exclude each other: its share would double.
+
+    Args:
+        classes: Indices of the common classes in the teacher's; None where all stay as they are.
+        names: The teacher's classes.
+
+    Raises:
+        AdapterError: Naming those that several meet.
+    """
+    if classes is not None and len(set(classes)) < len(classes):
+        shared = sorted({names[index] for index in classes if list(classes).count(index) > 1})
+        raise AdapterError(
+            f"Expected the teacher's `classes` to map one class of the student at most to each of its own, because the "
+            f"student's classes exclude each other, but {shared} are given for several. Map only one to each."
+        )
+
+
 def no_common_classes(student: Sequence[str], teacher: Sequence[str], term: str, other: str) -> AdapterError:
     """The error of a term that needs common classes where there are none.
 

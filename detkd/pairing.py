@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from detkd.errors import AdapterError
-from detkd.matching import check_grids, match_classes, match_levels, no_common_classes, pick_classes
+from detkd.matching import check_grids, check_one_to_one, match_classes, match_levels, no_common_classes, pick_classes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -64,6 +64,35 @@ class Pairing:
         """
         if self._classes is None:
             raise no_common_classes(*self._names, term, "distil what needs no classes (`pkd`, `cross_kd`)")
+
+    def check_exclusive_classes(self, term: str) -> None:
+        """Refuse a term on classes that exclude each other where several of them are one of the teacher's.
+
+        Raises:
+            AdapterError: Naming those.
+        """
+        self.check_classes(term)
+        if self._classes is not None:
+            check_one_to_one(self._classes[1], self._names[1])
+
+    def check_points(self, term: str, student: DetectorOutputs, teacher: DetectorOutputs) -> None:
+        """Refuse a term that compares what both say at each anchor, where anchors of one shape lie apart.
+
+        Args:
+            term: Its name.
+            student: The student's outputs, aligned.
+            teacher: The teacher's, aligned.
+
+        Raises:
+            AdapterError: Saying by how much.
+        """
+        apart = float((student.anchor_points - teacher.anchor_points).abs().max())
+        if apart > 1:
+            raise AdapterError(
+                f"Expected teacher and student to have the same anchors for `{term}`, but those of "
+                f"{type(self._adapters[1].model).__name__} lie up to {apart:.3g} pixels from the student's: distil "
+                "features (`pkd`, `fgd`) or the teacher's detections (`detection_label`) instead."
+            )
 
     def check_anchors(self, term: str) -> None:
         """Refuse a term that compares what both say at each anchor, where the anchors are not the same.

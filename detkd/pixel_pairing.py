@@ -11,8 +11,7 @@ import torch.nn.functional as F
 
 from detkd.adapters.base import SegmenterAdapter, TwoStageAdapter
 from detkd.detections import candidates, detect
-from detkd.errors import AdapterError
-from detkd.matching import match_classes, match_levels, no_common_classes, pick_classes
+from detkd.matching import check_one_to_one, match_classes, match_levels, no_common_classes, pick_classes
 from detkd.pairing import select
 from detkd.rendering import PrototypeShapes, RegionShapes, render, whole_boxes
 from detkd.second_stage import mask, with_regions
@@ -56,7 +55,8 @@ class PixelPairing:
         self.scale = scale
         self._student, self._teacher = student, teacher
         self._classes = match_classes(student.class_names, teacher.class_names, classes)
-        self._check_exclusive()
+        if student.softmax and self._classes is not None:
+            check_one_to_one(self._classes[1], teacher.class_names)
 
     @cached_property
     def levels(self) -> list[tuple[int, int]]:
@@ -107,15 +107,6 @@ class PixelPairing:
         channels[-1] = -1  # ignored pixels count from behind
         channels[1 + torch.tensor(own, device=classes.device)] = 1 + torch.arange(len(own), device=classes.device)
         return channels[classes]
-
-    def _check_exclusive(self) -> None:
-        _, other = self._classes or (None, None)
-        if self._student.softmax and other is not None and len(set(other)) < len(other):
-            shared = sorted({self._teacher.class_names[index] for index in other if other.count(index) > 1})
-            raise AdapterError(
-                f"Expected the teacher's `classes` to map one class of the student at most to each of its own, because the "
-                f"student's classes exclude each other, but {shared} are given for several. Map only one to each."
-            )
 
     def _render(self, teacher: DetectorOutputs, size: tuple[int, int]) -> PixelPredictions:
         """A detector's detections of the common classes, drawn on the student's pixels."""

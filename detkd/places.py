@@ -104,7 +104,9 @@ def check_fit(
     wanted = set(inputs)
     objectness = place == "dense" and student.dense == "objectness"
     if place in {"regions", "masks"} or (wanted & NEEDS_CLASSES and not objectness):
-        pairing.check_classes(name)
+        exclusive = place == "regions" or student.dense == "softmax"
+        check = pairing.check_exclusive_classes if exclusive else pairing.check_classes
+        check(name)
     if place == "dense" and wanted & TEACHER_DENSE_NAMES:
         pairing.check_anchors(name)
     if place == "regions" and wanted & TEACHER_REGION_NAMES and not isinstance(teacher, TwoStageAdapter):

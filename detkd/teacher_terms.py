@@ -24,6 +24,7 @@ from detkd.vocabulary import (
     DETECTED_NAMES,
     MASK_NAMES,
     REGION_MASK_NAMES,
+    TEACHER_DENSE_NAMES,
     TEACHER_REGION_NAMES,
     completed,
     dense_tensors,
@@ -66,6 +67,10 @@ class TeacherTerms(nn.Module):
         self.places = {name: find_place(name, inputs, student) for name, inputs in self._inputs.items()}
         for name, place in self.places.items():
             check_fit(name, place, self._inputs[name], student, self._teacher, self.pairing)
+        # Where anchors lie only a forward pass tells, the first of which is the distiller's trial.
+        self._placed = {name for name, place in self.places.items() if place == "dense"} & {
+            name for name, inputs in self._inputs.items() if TEACHER_DENSE_NAMES & set(inputs)
+        }
         self.losses = nn.ModuleDict({term.name: self._build_loss(term) for term in terms})
         self.aligners = nn.ModuleDict({name: aligners for name in self.losses if (aligners := self._build_aligners(name))})
 
@@ -104,6 +109,8 @@ class TeacherTerms(nn.Module):
             student = with_regions(self._student, student, size, masks=True)
         whole = teacher  # in its own frame, with all levels and classes
         student, teacher = self.pairing.align(student, whole)
+        while self._placed:
+            self.pairing.check_points(self._placed.pop(), student, teacher)
         if factors is not None:
             student = scale_gradients(student, factors)
         levels = level_tensors(teacher, targets.boxes, size) if "levels" in places else []

@@ -224,7 +224,7 @@ def test_what_only_one_detector_knows_is_background_to_the_other() -> None:
         (faster_rcnn, retinanet, ("pkd", "region_label")),
         (faster_rcnn, fcos, ("region_label",)),
         (faster_rcnn, ssdlite, ("region_label",)),
-        (lambda: build("yolov8n", CLASSES), fcos, ("bckd", "detection_label")),
+        (lambda: build("yolov8n", CLASSES), fcos, ("detection_label", "pkd")),
     ],
 )
 def test_families_teach_each_other(student: Any, teacher: Any, terms: tuple[str, ...]) -> None:
@@ -293,6 +293,22 @@ def test_what_does_not_fit_is_refused_with_what_would() -> None:
     ]
     with pytest.raises(AdapterError, match="the same anchors for `bckd`, but at stride 8"):
         make(rcnn(), [live(wide)], Term("bckd"))
+
+
+def test_anchors_of_one_shape_that_lie_apart_are_refused_before_training() -> None:
+    distiller = make(build("yolo11n", CLASSES), [live(fcos())], Term("bckd"), Term("pkd"))
+    with pytest.raises(AdapterError, match=r"anchors for `bckd`, but those of FCOS lie up to 16 pixels.*`detection_label`"):
+        distiller.try_out(images())
+    make(build("yolo11n", CLASSES), [live(fcos())], Term("detection_label"), Term("pkd")).try_out(images())
+
+
+def test_classes_that_exclude_each_other_are_none_of_them_one_class_of_the_teachers() -> None:
+    both = dict.fromkeys(CLASSES, CLASSES[0])
+    with pytest.raises(AdapterError, match=r"one class of the student at most .* given for several"):
+        make(faster_rcnn(), [live(faster_rcnn(), classes=both)], Term("dkd"))
+    with pytest.raises(AdapterError, match="given for several"):
+        make(ssdlite(), [live(ssdlite(), classes=both)], Term("soft_kl"))
+    make(build("yolo11n", CLASSES), [live(build("yolo11n", CLASSES), classes=both)], Term("bckd"))
 
 
 def test_detections_by_hand() -> None:
