@@ -4,8 +4,9 @@ r"""Train the same student by several recipes on the same seeds, and say what ea
         [--jobs N] [key=value ...]
 
 The first recipe of the file is the baseline. Without --recipes the file is configs/recipes/yolo.yaml for a YOLO student,
-configs/recipes/faster_rcnn.yaml for a Faster R-CNN, and configs/recipes/unet.yaml for a U-Net. What an earlier call has finished is reused, and what was cut short is
-resumed. Everything is kept in OUTPUT/NAME/: the table as comparison.json and comparison.md, and each run's own folder.
+configs/recipes/faster_rcnn.yaml for a Faster R-CNN, and configs/recipes/unet.yaml for a U-Net. What an earlier call has
+finished is reused, and what was cut short is resumed. Everything is kept in OUTPUT/NAME/: the table as comparison.json and
+comparison.md, and each run's own folder.
 
 Examples:
     python tools/compare.py --config configs/yolo/yolov5n-femto_from_yolov5n.yaml --seeds 0,1,2 \
