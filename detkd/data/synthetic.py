@@ -122,7 +122,8 @@ def write_synthetic(
         raise DataError(f"Expected {folder} to be empty or to hold this very data set, but it holds something else.")
     for split, count in counts.items():
         _write_split(folder, split, count, size, seed, polygons=polygons)
-    content = {"path": ".", **{split: f"images/{split}" for split in counts}, "names": dict(enumerate(CLASSES))}
+    # Without `path`, which ultralytics would take from where it is called.
+    content = {**{split: f"images/{split}" for split in counts}, "names": dict(enumerate(CLASSES))}
     # Last, so that a set that was cut short is never taken for a whole one.
     write_text(path, yaml.safe_dump({**content, "synthetic": recipe}, sort_keys=False))
     return path
