@@ -1,10 +1,16 @@
-"""How the process treats memory that it has freed."""
+"""How the process treats memory that it has freed, and how much a step of work takes."""
 
 from __future__ import annotations
 
 import ctypes
 import platform
 import sys
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # mallopt's parameters, from glibc's malloc.h, and sizes that no tensor reaches.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
@@ -25,3 +31,29 @@ def keep_freed_memory() -> bool:
         return False
     mallopt = ctypes.CDLL(None).mallopt
     return bool(mallopt(_MMAP_THRESHOLD, _NEVER)) and bool(mallopt(_TRIM_THRESHOLD, _NEVER))
+
+
+def peak_memory(step: Callable[[], object], device: str = "cpu") -> int:
+    """The most bytes of tensors that were allocated at a time during a step, beyond those that were there before.
+
+    What the step gives back that was there before lowers it: free that first.
+
+    Args:
+        step: Is called once.
+        device: ``cpu`` or ``cuda``.
+    """
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        step()
+        return torch.cuda.max_memory_allocated() - before
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        step()
+    assert profile.profiler is not None
+    assert profile.profiler.kineto_results is not None
+    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    held = peak = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        held += event.nbytes()
+        peak = max(peak, held)
+    return peak

@@ -7,6 +7,7 @@ import yaml
 
 from detkd.config import dump_config, load_config, parse_config
 from detkd.errors import ConfigError
+from detkd.pixel_terms import find_pixel_place
 from detkd.schedules import Schedule
 
 
@@ -37,17 +38,39 @@ def test_a_term_is_left_out_by_null_but_one_must_stay(recipe: Path) -> None:
 
 def test_every_shipped_configuration_is_valid(repository: Path) -> None:
     files = sorted(set((repository / "configs").rglob("*.yaml")) - set((repository / "configs" / "recipes").iterdir()))
-    assert len(files) >= 4
-    for file in files:
-        load_config(file, ["data=d.yaml"])
+    tasks = {file.parent.name: load_config(file, ["data=d.yaml"]).task for file in files}
+    assert tasks == {"demo": "detect", "yolo": "detect", "faster_rcnn": "detect", "unet": "segment"}
 
 
-def test_every_shipped_recipe_is_valid(repository: Path, recipe: Path) -> None:
+def test_the_shipped_unets_learn_by_what_a_segmenter_offers(repository: Path) -> None:
+    names = []
+    for file in sorted((repository / "configs" / "unet").glob("*.yaml")):
+        config = load_config(file, ["data=d.yaml"])
+        assert config.student.family == "unet"
+        names.append(config.distill and sorted(config.distill.terms))
+        for name in names[-1] or ():
+            find_pixel_place(name)
+    assert sorted(name for name in names if name) == [["pixel_cwd", "pixel_kl"], *[["pixel_kl", "pkd"]] * 2]
+
+
+STUDENTS = {
+    "yolo": "yolo/yolov5n-femto_from_yolov5n",
+    "faster_rcnn": "faster_rcnn/mobilenet_small_from_yolov5n",
+    "unet": "unet/unet_from_unet",
+}
+
+
+def test_every_shipped_recipe_is_valid(repository: Path) -> None:
     given = ["data=d.yaml", "distill.teacher.weights=t.pt"]
-    for file in sorted((repository / "configs" / "recipes").glob("*.yaml")):
+    files = sorted((repository / "configs" / "recipes").glob("*.yaml"))
+    assert {file.stem for file in files} == set(STUDENTS)
+    for file in files:
+        student = repository / "configs" / f"{STUDENTS[file.stem]}.yaml"
         for name, changes in yaml.safe_load(file.read_text()).items():
-            config = load_config(recipe, [*given, *(change.replace("{teacher}", "t.pt") for change in changes)])
+            config = load_config(student, [*given, *(change.replace("{teacher}", "t.pt") for change in changes)])
             assert name == "alone" or config.distill or "distill_model" in config.trainer, name
+            for term in config.distill.terms if config.distill and file.stem == "unet" else ():
+                find_pixel_place(term)
 
 
 @pytest.mark.parametrize("scale", [0, 1.5, 3])

@@ -18,7 +18,7 @@ def blocks(page: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_code_runs(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_code_runs(page: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """One after another in one scope, as a reader would; a training is checked for its arguments, not made."""
     ultralytics = import_ultralytics()
     from ultralytics.cfg import get_cfg
@@ -34,6 +34,7 @@ def test_code_runs(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(ultralytics.YOLO, "train", train)
     monkeypatch.setattr("detkd.ultralytics.cache_teacher", cache_teacher)
+    monkeypatch.chdir(tmp_path)  # where what it writes may lie
     scope: dict[str, Any] = {}
     code = blocks(page)
     for block in code:
@@ -43,3 +44,6 @@ def test_code_runs(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert issubclass(trainer, ultralytics.engine.trainer.BaseTrainer)
     if page.name == "README.md":
         assert scope["student_logits"].grad is not None
+    if page.name == "segmentation.md":
+        assert scope["both"].item() == pytest.approx(0.96)
+        assert scope["silent"] == 0

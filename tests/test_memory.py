@@ -1,9 +1,13 @@
-"""Freed memory that is kept."""
+"""Freed memory that is kept, and the peak of a step."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+
+import torch
+
+from detkd.memory import peak_memory
 
 CODE = """
 import resource, sys, torch
@@ -28,3 +32,15 @@ def faults(mode: str) -> int:
 def test_kept_memory_is_not_mapped_anew() -> None:
     assert faults("keep") < 10
     assert faults("as it is") > 20  # one a page, or one for each 2 MiB where the system backs it by huge pages
+
+
+def test_the_peak_is_of_what_lives_at_the_same_time() -> None:
+    def step() -> None:
+        first = torch.ones(1000)
+        second = first * 2
+        del first
+        third = second + 1
+        del second, third
+
+    assert 8000 <= peak_memory(step) < 9000
+    assert peak_memory(lambda: None) == 0

@@ -34,6 +34,7 @@ from torch import Tensor
 from detkd import ops
 from detkd.cli import run
 from detkd.errors import ArgumentError
+from detkd.memory import peak_memory
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 CONTESTANTS = ("detkd", "eager", "compile")
@@ -171,7 +172,7 @@ def measure(case: Case, dtype: torch.dtype, device: str, repeats: int) -> Result
     peaks = {}
     for name, loss in losses.items():
         student.grad = None  # or its end, within the step, would be taken for memory that the step gave back
-        peaks[name] = _peak(lambda loss=loss: both(loss), device)
+        peaks[name] = peak_memory(lambda loss=loss: both(loss), device)
     floor = 3 * student.numel() * student.element_size()
     return Result(
         case.op,
@@ -199,23 +200,6 @@ def _now(device: str) -> float:
     if device == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter()
-
-
-def _peak(step: Callable[[], None], device: str) -> float:
-    """Return the highest number of bytes that were allocated at a time during a step, beyond what was there before."""
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        step()
-        return torch.cuda.max_memory_allocated() - before
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        step()
-    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
-    held = peak = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        held += event.nbytes()
-        peak = max(peak, held)
-    return peak
 
 
 def copy_bandwidth(device: str) -> float:

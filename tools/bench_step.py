@@ -3,11 +3,13 @@
     python tools/bench_step.py [--student yolov5n.yaml] [--width 0.0625] [--teacher yolov5n.yaml] [--imgsz 256] [--batch 16]
         [--terms bckd,ld] [--threads N] [--rounds N] [--output benchmarks]
     python tools/bench_step.py --student fasterrcnn_mobilenet_v3_small_fpn --teacher fasterrcnn_yolov5n_fpn --width 0.25
+    python tools/bench_step.py --student unet --teacher unet_resnet18 [--teacher yolov5n.yaml --terms pixel_kl,pkd]
 
 Steps are forward, loss and backward on one random batch, as the student's trainer runs them, but for the optimizer. The
 forward pass of a two-stage teacher has its second stage on as many regions as the student trains on.
 Contestants take turns, so that a change of the machine's mood meets them all; figures are medians over whole cycles of
-eight steps, because `gradient_ratio` measures on every eighth where gradients move, and here always. Writes
+eight steps, because `gradient_ratio` measures on every eighth where gradients move, and here always. Of a segmenter's
+student the memory is told, too, that losses on logits take beyond the logits, as a multiple of their gradient. Writes
 step-cpu-FAMILY.json and prints a table.
 """
 
@@ -16,6 +18,7 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import os
 import platform
 import statistics
 import tempfile
@@ -23,12 +26,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler writes into the table otherwise
+
 import torch
 
 from detkd.cli import run
-from detkd.memory import keep_freed_memory
+from detkd.memory import keep_freed_memory, peak_memory
 from detkd.model_config import ModelConfig
-from detkd.types import Targets
+from detkd.types import PixelTargets, Targets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -41,6 +46,8 @@ if TYPE_CHECKING:
 
 CLASSES = ("a", "b", "c")
 OBJECTS = 12  # in each image
+BOUNDARY = 2  # pixels on either side of an object's end
+SLIM = 0.0625  # width of a student that is no U-Net
 CYCLE = 8  # steps from one measurement of gradient_ratio to the next where gradients move
 PLAIN, TEACHER, CACHED = "student alone", "teacher's forward", "detkd, teacher from a cache"
 
@@ -50,6 +57,19 @@ def random_labels(size: int, imgsz: int) -> Targets:
     centre, side = torch.rand(size, OBJECTS, 2) * 0.8 + 0.1, torch.tensor([0.075, 0.075])
     boxes = torch.cat((centre - side, centre + side), -1) * imgsz
     return Targets(boxes, torch.randint(0, len(CLASSES), (size, OBJECTS)))
+
+
+def painted(labels: Targets, imgsz: int) -> PixelTargets:
+    """The same objects pixel by pixel; a strip of each picture is ignored."""
+    classes = torch.zeros(len(labels.boxes), imgsz, imgsz, dtype=torch.long)
+    boundary = torch.zeros(classes.shape, dtype=torch.bool)
+    for picture, edges, boxes, kinds in zip(classes, boundary, labels.boxes.long().tolist(), labels.classes, strict=True):
+        for (x1, y1, x2, y2), kind in zip(boxes, kinds, strict=True):
+            edges[max(0, y1 - BOUNDARY) : y2 + BOUNDARY, max(0, x1 - BOUNDARY) : x2 + BOUNDARY] = True
+            edges[y1 + BOUNDARY : y2 - BOUNDARY, x1 + BOUNDARY : x2 - BOUNDARY] = False
+            picture[max(0, y1) : y2, max(0, x1) : x2] = 1 + kind
+    classes[:, -1] = -1
+    return PixelTargets(classes, boundary)
 
 
 def yolo_step(model: Any, images: torch.Tensor, labels: Targets, distiller: Distiller | None) -> Callable[[], None]:
@@ -76,11 +96,13 @@ def yolo_step(model: Any, images: torch.Tensor, labels: Targets, distiller: Dist
     return once
 
 
-def torchvision_step(
-    model: nn.Module, images: torch.Tensor, labels: Targets, distiller: Distiller | None
+def lightning_step(
+    model: nn.Module, images: torch.Tensor, labels: Targets | PixelTargets, distiller: Distiller | None
 ) -> Callable[[], None]:
     """A training step as the Lightning engine makes it."""
-    targets = [{"boxes": boxes, "labels": classes + 1} for boxes, classes in zip(*vars(labels).values(), strict=True)]
+    targets: Any = labels
+    if isinstance(labels, Targets):
+        targets = [{"boxes": boxes, "labels": classes + 1} for boxes, classes in zip(*vars(labels).values(), strict=True)]
 
     def once() -> None:
         loss = torch.stack(list(model(list(images), targets).values())).sum()
@@ -92,7 +114,11 @@ def torchvision_step(
     return once
 
 
-STEPS = {"yolo": yolo_step, "torchvision": torchvision_step}
+STEPS: dict[str, Callable[..., Callable[[], None]]] = {
+    "yolo": yolo_step,
+    "torchvision": lightning_step,
+    "unet": lightning_step,
+}
 
 
 def views_of(images: torch.Tensor) -> list[View]:
@@ -102,17 +128,19 @@ def views_of(images: torch.Tensor) -> list[View]:
     return [View("full", 0, image) for image in range(len(images))]
 
 
-def teacher_forward(model: nn.Module, student: nn.Module, images: torch.Tensor, labels: Targets) -> Callable[[], Any]:
+def teacher_forward(
+    model: nn.Module, student: nn.Module, images: torch.Tensor, labels: Targets | PixelTargets
+) -> Callable[[], Any]:
     """The forward pass that distillation needs of a teacher."""
     from detkd.adapters.base import TwoStageAdapter
-    from detkd.adapters.families import make_adapter
+    from detkd.adapters.families import make_any_adapter
 
     model.eval()
-    own, other = make_adapter(student), make_adapter(model)
+    own, other = make_any_adapter(student), make_any_adapter(model)
     if not (isinstance(own, TwoStageAdapter) and isinstance(other, TwoStageAdapter)):
         return torch.no_grad()(functools.partial(model, images.contiguous(memory_format=torch.channels_last)))
     own.attach()
-    torchvision_step(student, images, labels, None)()
+    lightning_step(student, images, labels, None)()
     regions = own.take_outputs().regions
     own.detach()
     other.attach()
@@ -146,14 +174,30 @@ class Batch:
         return {}
 
 
+def student_of(arguments: argparse.Namespace) -> ModelConfig:
+    """The student; where no width is given, a U-Net is as it is, and any other slim."""
+    family = ModelConfig(model=arguments.student).family
+    width = SLIM if arguments.width is None and family != "unet" else arguments.width
+    return ModelConfig(model=arguments.student, width=width)
+
+
+def terms_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The terms: those named, with their defaults, or the recommended ones."""
+    from detkd.config import default_terms
+
+    if arguments.terms:
+        return {name: {} for name in arguments.terms.split(",")}
+    return default_terms(student_of(arguments))
+
+
 def contestants(arguments: argparse.Namespace, folder: Path) -> dict[str, Callable[[], Any]]:
     """What takes turns, by its title; a cache is made in the folder."""
-    from detkd.config import default_terms, parse_distillation
+    from detkd.config import parse_distillation
     from detkd.engines.distillation import build_distiller, cache_source
     from detkd.engines.families import build_model
     from detkd.teachers.making import CacheMaker
 
-    spec = ModelConfig(model=arguments.student, width=arguments.width)
+    spec = student_of(arguments)
     step = STEPS[spec.family]
 
     def build(spec: ModelConfig, role: str, seed: int) -> Any:
@@ -172,12 +216,9 @@ def contestants(arguments: argparse.Namespace, folder: Path) -> dict[str, Callab
         return build(ModelConfig(model=arguments.teacher), "teacher", 1)
 
     images = torch.rand(arguments.batch, 3, arguments.imgsz, arguments.imgsz)
-    labels = random_labels(arguments.batch, arguments.imgsz)
-    terms = (
-        {name: {} for name in arguments.terms.split(",")}
-        if arguments.terms
-        else default_terms(ModelConfig(model=arguments.student))
-    )
+    boxes = random_labels(arguments.batch, arguments.imgsz)
+    labels = painted(boxes, arguments.imgsz) if spec.family == "unet" else boxes
+    terms = terms_of(arguments)
     pictures = Batch(images)
     steps: dict[str, Callable[[], Any]] = {
         PLAIN: step(student(), images, labels, None),
@@ -222,11 +263,31 @@ def measure(steps: dict[str, Callable[[], None]], rounds: int) -> dict[str, floa
     return {title: statistics.median(values) for title, values in times.items()}
 
 
+def logits_memory(arguments: argparse.Namespace) -> dict[str, float]:
+    """Peak memory of each loss on a segmenter's logits, forward and backward, beyond its inputs, by the gradient's."""
+    from detkd.losses import LOSSES
+    from detkd.places import loss_inputs
+    from detkd.vocabulary import PIXEL_NAMES
+
+    shape = (arguments.batch, 1 + len(CLASSES), arguments.imgsz, arguments.imgsz)
+    labels = painted(random_labels(arguments.batch, arguments.imgsz), arguments.imgsz).classes
+    found = {}
+    for name in terms_of(arguments):
+        wanted = loss_inputs(name)
+        if set(wanted) <= set(PIXEL_NAMES):
+            loss, student = LOSSES[name](), torch.randn(shape).requires_grad_()
+            values = (student, torch.randn(shape), (labels >= 0).float(), labels)
+            inputs = dict(zip(("student_pixels", "teacher_pixels", "pixel_weights", "pixel_labels"), values, strict=True))
+            peak = peak_memory(lambda loss=loss, given=[inputs[key] for key in wanted]: loss(*given).backward())
+            found[name] = peak / (student.numel() * student.element_size())
+    return found
+
+
 def main() -> None:
     """Parse the command line, measure, report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--student", default="yolov5n.yaml", metavar="MODEL", help="as student.model in a configuration")
-    parser.add_argument("--width", type=float, default=0.0625, help="width multiple of the student")
+    parser.add_argument("--width", type=float, help=f"width multiple of the student (default {SLIM}; 1 of a U-Net)")
     parser.add_argument("--teacher", default="yolov5n.yaml", metavar="MODEL")
     parser.add_argument("--imgsz", type=int, default=256)
     parser.add_argument("--batch", type=int, default=16)
@@ -243,11 +304,23 @@ def main() -> None:
     print("| step | ms | × student | × (student + teacher's forward) |\n|---|--:|--:|--:|")
     for title, value in found.items():
         print(f"| {title} | {value:.0f} | {value / alone:.2f} | {value / floor:.2f} |")
+    memory = logits_memory(arguments) if student_of(arguments).family == "unet" else {}
+    if memory:
+        print("\n| loss on logits | peak memory × gradient |\n|---|--:|")
+    for name, ratio in memory.items():
+        print(f"| {name} | {ratio:.2f} |")
     if arguments.output is not None:
         settings = {key: value for key, value in vars(arguments).items() if key != "output"}
-        report = {"settings": settings, "machine": platform.machine(), "torch": torch.__version__, "milliseconds": found}
+        settings["width"] = student_of(arguments).width
+        report = {
+            "settings": settings,
+            "machine": platform.machine(),
+            "torch": torch.__version__,
+            "milliseconds": found,
+            **({"extra_memory": memory} if memory else {}),
+        }
         arguments.output.mkdir(parents=True, exist_ok=True)
-        family = ModelConfig(model=arguments.student).family
+        family = student_of(arguments).family
         (arguments.output / f"step-cpu-{family}.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 

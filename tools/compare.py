@@ -3,9 +3,10 @@ r"""Train the same student by several recipes on the same seeds, and say what ea
     python tools/compare.py --config configs/FAMILY/NAME.yaml [--recipes FILE.yaml] [--seeds 0,1,2] [--only NAME,NAME]
         [--jobs N] [key=value ...]
 
-The first recipe of the file is the baseline. Without --recipes the file is configs/recipes/yolo.yaml for a YOLO student and
-configs/recipes/faster_rcnn.yaml for a Faster R-CNN. What an earlier call has finished is reused, and what was cut short is
-resumed. Everything is kept in OUTPUT/NAME/: the table as comparison.json and comparison.md, and each run's own folder.
+The first recipe of the file is the baseline. Without --recipes the file is configs/recipes/yolo.yaml for a YOLO student,
+configs/recipes/faster_rcnn.yaml for a Faster R-CNN, and configs/recipes/unet.yaml for a U-Net. What an earlier call has
+finished is reused, and what was cut short is resumed. Everything is kept in OUTPUT/NAME/: the table as comparison.json and
+comparison.md, and each run's own folder.
 
 Examples:
     python tools/compare.py --config configs/yolo/yolov5n-femto_from_yolov5n.yaml --seeds 0,1,2 \
@@ -44,8 +45,8 @@ def recipes_for(student: ModelConfig) -> Path:
     if student.architecture.startswith(TWO_STAGE):
         return RECIPES / "faster_rcnn.yaml"
     raise ConfigError(
-        f"--recipes: expected a file for a student of {student.model or student.weights}; those in {RECIPES} are for YOLO "
-        "and, by its name in student.model, Faster R-CNN."
+        f"--recipes: expected a file for a student of {student.model or student.weights}; those in {RECIPES} are for YOLO, "
+        "U-Net and, by its name in student.model, Faster R-CNN."
     )
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 IGNORED = 255  # in semantic PNGs, as Pascal VOC and Cityscapes have it
 MOST_INSTANCES = 32_767  # that a mask of 16 bits with a sign can number, which is what OpenCV warps
+FINE = 4  # parts of a pixel's side that outlines are found in, and may miss a mask's edge by one of
 _MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")  # of Pillow, with one number a pixel
 
 
@@ -196,6 +197,28 @@ def disc(radius: int) -> npt.NDArray[np.uint8]:
     """1 where a pixel is at most `radius` pixels from the middle one, [2 · radius + 1, 2 · radius + 1]."""
     x = np.arange(-radius, radius + 1)
     return (x**2 + x[:, None] ** 2 <= radius**2).astype(np.uint8)
+
+
+def find_outline(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    """Corners of one polygon around what a mask [H, W] shows, x and y in pixels, [K, 2].
+
+    Pieces and the edges of holes are joined by lines without width, as a YOLO label is one polygon: where it is even how
+    often the polygon goes around a point, the point is outside.
+
+    Args:
+        mask: With a pixel at least.
+    """
+    import cv2
+
+    fine = mask.astype(np.uint8).repeat(FINE, 0).repeat(FINE, 1)  # OpenCV's corners are middles of pixels, not their edges
+    contours, _ = cv2.findContours(fine, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    outline, *others = ((cv2.approxPolyDP(contour, 1, True)[:, 0] + 0.5) / FINE for contour in contours)
+    for piece in others:
+        distances = np.square(outline[:, None] - piece).sum(-1)
+        here, there = np.unravel_index(distances.argmin(), distances.shape)
+        loop = np.roll(piece, -int(there), 0)
+        outline = np.concatenate((outline[: here + 1], loop, loop[:1], outline[here:]))
+    return np.asarray(outline)
 
 
 def find_boundary(labels: npt.NDArray[Any], known: npt.NDArray[np.bool_], radius: int) -> npt.NDArray[np.bool_]:

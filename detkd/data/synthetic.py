@@ -15,7 +15,7 @@ import yaml
 from PIL import Image, ImageDraw, ImageFilter
 
 from detkd.data.description import SPLITS, read_mapping
-from detkd.data.masks import encode_mask
+from detkd.data.masks import encode_mask, find_outline
 from detkd.errors import DataError
 from detkd.files import replacing, write_json, write_text
 
@@ -85,7 +85,9 @@ class _Placement:
     angle: float
 
 
-def write_synthetic(folder: Path, counts: Mapping[str, int], *, size: int = 192, seed: int = 0) -> Path:
+def write_synthetic(
+    folder: Path, counts: Mapping[str, int], *, size: int = 192, seed: int = 0, polygons: bool = False
+) -> Path:
     """Draw a data set: ``images/``, YOLO ``labels/``, COCO json with masks for each split, and ``data.yaml``.
 
     The n-th picture of a split depends on the seed, the split and n alone, so a larger set contains the smaller one.
@@ -95,6 +97,7 @@ def write_synthetic(folder: Path, counts: Mapping[str, int], *, size: int = 192,
         counts: Number of pictures of each split, out of ``train``, ``val`` and ``test``.
         size: Side of the square pictures in pixels.
         seed: Seed of everything that is drawn.
+        polygons: Whether YOLO labels outline the visible pixels, as ultralytics' segmenters need them, instead of boxes.
 
     Returns:
         The path of data.yaml.
@@ -110,14 +113,17 @@ def write_synthetic(folder: Path, counts: Mapping[str, int], *, size: int = 192,
     if size < 4 * SMALLEST:
         raise DataError(f"Expected argument `size` to be at least {4 * SMALLEST} pixels, but got {size}.")
     recipe = {"version": VERSION, "seed": seed, "size": size, "counts": {split: int(counts[split]) for split in counts}}
+    if polygons:  # not told otherwise, so that sets of before there was the choice are known again
+        recipe["polygons"] = True
     path = folder / "data.yaml"
     if folder.exists() and any(folder.iterdir()):
         if path.is_file() and read_mapping(path).get("synthetic") == recipe:
             return path
         raise DataError(f"Expected {folder} to be empty or to hold this very data set, but it holds something else.")
     for split, count in counts.items():
-        _write_split(folder, split, count, size, seed)
-    content = {"path": ".", **{split: f"images/{split}" for split in counts}, "names": dict(enumerate(CLASSES))}
+        _write_split(folder, split, count, size, seed, polygons=polygons)
+    # Without `path`, which ultralytics would take from where it is called.
+    content = {**{split: f"images/{split}" for split in counts}, "names": dict(enumerate(CLASSES))}
     # Last, so that a set that was cut short is never taken for a whole one.
     write_text(path, yaml.safe_dump({**content, "synthetic": recipe}, sort_keys=False))
     return path
@@ -291,7 +297,7 @@ def _touches_border(mask: BoolArray) -> bool:
     return bool(mask[0].any() or mask[-1].any() or mask[:, 0].any() or mask[:, -1].any())
 
 
-def _write_split(folder: Path, split: str, count: int, size: int, seed: int) -> None:
+def _write_split(folder: Path, split: str, count: int, size: int, seed: int, *, polygons: bool) -> None:
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for index in range(count):
@@ -303,7 +309,10 @@ def _write_split(folder: Path, split: str, count: int, size: int, seed: int) -> 
         own = [_annotation(instance, index + 1) for instance in scene.instances]
         for annotation in own:
             annotations.append({"id": len(annotations) + 1, **annotation})
-        rows = [_label_row(annotation, size) for annotation in own]
+        if polygons:
+            rows = [_polygon_row(instance, size) for instance in scene.instances]
+        else:
+            rows = [_label_row(annotation, size) for annotation in own]
         write_text(folder / "labels" / split / f"{index:05d}.txt", "".join(f"{row}\n" for row in rows))
     categories = [{"id": index + 1, "name": name} for index, name in enumerate(CLASSES)]
     write_json(folder / f"{split}.json", {"images": images, "annotations": annotations, "categories": categories})
@@ -331,3 +340,8 @@ def _label_row(annotation: Mapping[str, Any], size: int) -> str:
     x, y, width, height = annotation["bbox"]
     values = ((x + width / 2) / size, (y + height / 2) / size, width / size, height / size)
     return " ".join([str(annotation["category_id"] - 1), *(f"{value:.6f}" for value in values)])
+
+
+def _polygon_row(instance: Instance, size: int) -> str:
+    corners = find_outline(instance.mask) / size
+    return " ".join([str(instance.label), *(f"{value:.6f}" for value in corners.ravel().tolist())])

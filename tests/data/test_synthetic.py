@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from pycocotools import mask as coco_mask
 
 from detkd.data.detection import DetectionDataset, check_dataset
+from detkd.data.masks import decode_segment, find_outline
 from detkd.data.synthetic import CLASSES, DISTRACTORS, SMALLEST, draw_scene, write_synthetic
 from detkd.data.yolo import read_labels
 from detkd.errors import DataError
@@ -77,6 +79,35 @@ def test_masks_fill_their_boxes_and_both_encodings_occur(folder: Path) -> None:
     assert kinds == {list, dict}
 
 
+def test_polygons_outline_the_visible_pixels_and_keep_the_boxes(folder: Path, tmp_path: Path) -> None:
+    assert "polygons" not in yaml.safe_load((folder / "data.yaml").read_text())["synthetic"]
+    write_synthetic(tmp_path / "set", COUNTS, size=96, seed=3, polygons=True)
+    boxes, polygons = (DetectionDataset.load(root / "data.yaml").annotated("train") for root in (folder, tmp_path / "set"))
+    overlaps = []
+    for index, (boxed, outlined) in enumerate(zip(boxes, polygons, strict=True)):
+        np.testing.assert_allclose(outlined.boxes, boxed.boxes, atol=0.5)
+        scene = draw_scene(np.random.default_rng((3, 0, index)), 96)
+        for instance, segment in zip(scene.instances, outlined.segments, strict=True):
+            filled = decode_segment(segment, 96, 96) > 0
+            overlaps.append((filled & instance.mask).sum() / (filled | instance.mask).sum())
+    assert min(overlaps) > 0.9
+    assert (tmp_path / "set" / "train.json").read_bytes() == (folder / "train.json").read_bytes()
+    with pytest.raises(DataError, match="something else"):
+        write_synthetic(tmp_path / "set", COUNTS, size=96, seed=3)
+
+
+def test_an_outline_joins_pieces_and_holes() -> None:
+    mask = np.zeros((12, 20), bool)
+    mask[2:9, 3:10] = True
+    mask[4:7, 5:8] = False  # a hole
+    mask[5, 6] = True  # with an island
+    mask[10, 15:17] = mask[0, 0] = True
+    outline = find_outline(mask)
+    assert [*outline.min(0), *outline.max(0)] == pytest.approx([0, 0, 17, 11], abs=0.25)
+    filled = decode_segment([outline.ravel().tolist()], 12, 20) > 0
+    assert (filled == mask).all()
+
+
 def test_scenes_have_every_class_small_and_large_objects_and_occlusion() -> None:
     scenes = [draw_scene(np.random.default_rng(index), 128) for index in range(40)]
     instances = [instance for scene in scenes for instance in scene.instances]
@@ -122,6 +153,8 @@ def test_the_tool_draws_and_reports_faults_in_one_line(repository: Path, tmp_pat
     sizes = ["--train", "2", "--val", "1", "--test", "1", "--size", "64"]
     done = subprocess.run([*tool, *sizes], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str(tmp_path / "set" / "data.yaml")
+    again = subprocess.run([*tool, *sizes, "--polygons"], capture_output=True, text=True, check=False)
+    assert "something else" in again.stderr
     bad = subprocess.run([*tool, "--train", "3"], capture_output=True, text=True, check=False)
     assert bad.returncode == 2
     assert bad.stderr.startswith("error: ")
