@@ -176,6 +176,24 @@ def write_yolo(folder: Path, model: str) -> Path:
 
 
 @pytest.fixture(scope="session")
+def finding_rcnn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Faster R-CNN that finds boxes of some twenty pixels in every picture, of differing scores."""
+    torch.manual_seed(7)
+    model: Any
+    model, _ = build_model(ModelConfig(**TINY_RCNN | {"width": 0.25}), NAMES, role="teacher", imgsz=64)
+    settle(model.backbone)
+    with torch.no_grad():
+        for layer in (model.rpn.head.bbox_pred, model.roi_heads.box_predictor.bbox_pred):
+            layer.weight.zero_()
+            layer.bias.zero_()
+        model.rpn.head.bbox_pred.bias.view(-1, 4)[:, 2:] = 1.4  # four times as large as the finest anchors
+        model.roi_heads.box_predictor.cls_score.weight.mul_(0.1)
+    path = tmp_path_factory.mktemp("rcnn") / "student.safetensors"
+    save_model(model, path)
+    return path
+
+
+@pytest.fixture(scope="session")
 def unet_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A student.safetensors of a U-Net of discs, wider than the student."""
     return write_unet(tmp_path_factory.mktemp("unet"), ("disc",))

@@ -38,12 +38,13 @@ PICTURES: tuple[tuple[tuple[int, int], tuple[Disc, ...]], ...] = (
 )
 
 
-def write_discs(root: Path, splits: Sequence[str] = ("train", "val")) -> Path:
-    """Pictures of unlike sizes with an instance map each."""
+def write_discs(root: Path, splits: Sequence[str] = ("train", "val"), side: int | None = None) -> Path:
+    """Pictures of unlike sizes, or squares of one side, with an instance map each."""
     for split in splits:
         for kind in ("images", "masks"):
             (root / kind / split).mkdir(parents=True)
-        for index, (size, discs) in enumerate(PICTURES):
+        for index, (own, discs) in enumerate(PICTURES):
+            size = own if side is None else (side, side)
             mask = np.zeros(size, np.uint8)
             for number, disc in enumerate(discs, start=1):
                 mask[_disc(size, *disc)] = number
