@@ -27,7 +27,12 @@ def main(job: dict[str, Any]) -> None:
     config = configure_unet(
         Path(job["data"]),
         trainer={"strategy": "ddp", "devices": processes} if processes > 1 else {},
-        distill={"teacher": {"weights": "unused.safetensors"}, "terms": {"pixel_kl": {}, "fitnet": {}}},
+        distill={
+            "teacher": {"weights": "unused.safetensors"},
+            "terms": {"pixel_kl": {}, "fitnet": {}},
+            # The norm of a gradient is none of those of its halves.
+            "balance": "fixed" if job["exact"] else "gradient_ratio",
+        },
         optim={"name": "sgd", "lr": 0.05, "warmup_epochs": 0, "schedule": "constant"},
     )
     student, teacher = ((MeanSegmenter if job["exact"] else build)(width) for width in (0.25, 0.5))
