@@ -24,7 +24,7 @@ from rich.table import Table
 
 from detkd import __version__
 from detkd.cli import run
-from detkd.errors import ConfigError
+from detkd.errors import ConfigError, WeightsError
 from detkd.evaluation.coco import evaluate_coco
 from detkd.evaluation.instances import InstanceSettings
 from detkd.files import write_json
@@ -66,6 +66,8 @@ def _evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
         raise ConfigError("Expected --weights and --data, or --detections and --ground-truth.")
     if arguments.imgsz is not None and arguments.imgsz < SMALLEST:
         raise ConfigError(f"--imgsz: expected {SMALLEST} pixels or more, but got {arguments.imgsz}.")
+    if not arguments.weights.is_file():  # which says the family
+        raise WeightsError(f"Expected a checkpoint, but there is none at {arguments.weights}.")
     from detkd.model_config import ModelConfig
 
     family = ModelConfig(weights=arguments.weights).family

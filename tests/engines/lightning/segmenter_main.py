@@ -31,7 +31,7 @@ def main(job: dict[str, Any]) -> None:
             "teacher": {"weights": "unused.safetensors"},
             "terms": {"pixel_kl": {}, "fitnet": {}},
             # The norm of a gradient is none of those of its halves.
-            "balance": "fixed" if job["exact"] else "gradient_ratio",
+            "balance": "none" if job["exact"] else "gradient_ratio",
         },
         optim={"name": "sgd", "lr": 0.05, "warmup_epochs": 0, "schedule": "constant"},
     )
