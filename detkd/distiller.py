@@ -171,7 +171,8 @@ class Distiller(nn.Module):
         shares, per_image = self._shares(outputs, targets, size)
         totals: dict[str, Tensor] = {}
         for index, (terms, share, teacher) in enumerate(zip(self._pairs(), shares, outputs, strict=True)):
-            factors = None if per_image is None else per_image[index] / share
+            # A teacher that errs far more than the others has no share in the batch, and none in any image of it.
+            factors = None if per_image is None else per_image[index] / cast("Tensor", share).clamp(min=1e-12)
             for name, value in terms(names, student, teacher, targets, size, factors).items():
                 totals[name] = share * value + totals.get(name, 0.0)
         return totals, student.features

@@ -219,7 +219,9 @@ def load_weights(model: nn.Module, path: Path) -> FillReport:
 
 
 def as_yolo(model: nn.Module) -> Any:
-    """Wrap a detection model as ``ultralytics.YOLO``, so that it can predict on files; the model is copied."""
+    """Wrap a detection or segmentation model as ``ultralytics.YOLO``, so that it can predict on files; it is copied."""
     wrapper = import_ultralytics().YOLO("yolov5n.yaml", task="detect", verbose=False)
+    layers: Any = model.model
+    wrapper.task = wrapper.overrides["task"] = "segment" if hasattr(layers[-1], "proto") else "detect"
     wrapper.model = copy.deepcopy(model).float().eval()  # prediction fuses layers in place
     return wrapper

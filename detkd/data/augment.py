@@ -49,6 +49,9 @@ class Augmentation:
             without any the picture is only letterboxed.
         imgsz: Side of the square in pixels.
 
+    Attributes:
+        square: How the square is made, beside the steps.
+
     Raises:
         ConfigError: One line for each step that albumentations does not know, whose arguments it refuses, or that does not
             leave a picture.
@@ -58,6 +61,7 @@ class Augmentation:
         library = import_albumentations()
         transforms = make_transforms(steps)
         self.imgsz = imgsz
+        self.square = {"imgsz": imgsz}
         self._compose = library.Compose(
             [
                 *transforms,

@@ -43,6 +43,9 @@ class PixelAugmentation:
         mode: ``fit`` scales the longer side to the square, and the picture lies in its upper left corner; ``tiles`` keeps
             the scale, and cuts a square of it by chance.
 
+    Attributes:
+        square: How the square is made, beside the steps.
+
     Raises:
         ConfigError: One line for each step that albumentations does not know, whose arguments it refuses, or that does not
             leave a picture.
@@ -56,6 +59,7 @@ class PixelAugmentation:
         fit = library.LongestMaxSize(imgsz, area_for_downscale="image")
         square = [fit, pad] if mode == "fit" else [pad, library.RandomCrop(imgsz, imgsz)]
         self.imgsz, self.mode = imgsz, mode
+        self.square = {"imgsz": imgsz, "mode": mode}
         self._compose = library.Compose([*make_transforms(steps, "masks"), *square], mask_interpolation=cv2.INTER_NEAREST)
 
     def __call__(self, pixels: npt.NDArray[np.uint8], labels: PixelLabels, *, seed: int = 0) -> AugmentedPixels:

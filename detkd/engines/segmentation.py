@@ -87,9 +87,10 @@ def _judge_segmenter(
     settings = instance_settings(model, dataset, config, names)
     metrics: dict[str, Any] = {}
     for split in config.evaluate:
-        truth = in_words_of((), judged.classes, dataset.coco(split))
-        tally = tally_images(model, dataset.annotated(split), truth, names, settings=settings, **how)
-        metrics[split] = {**tally.metrics(truth, names).as_dict(), "instances": settings.model_dump()}
+        truth = dataset.coco(split)
+        known = in_words_of((), judged.classes, truth)
+        tally = tally_images(model, dataset.annotated(split), known, names, settings=settings, **how)
+        metrics[split] = {**tally.metrics(truth, dataset.names).as_dict(), "instances": settings.model_dump()}
     shown = dataset.annotated(config.evaluate[-1])[:ROWS]
     return metrics, [as_labels(found, settings) for found in predict_images(model, shown, names, **how)]
 

@@ -134,7 +134,7 @@ def evaluate_segmentation(
         batch: Pictures at a time.
 
     Raises:
-        DataError: If the split is broken, or a class of the model is none of the data set's.
+        DataError: If the split is broken, or no class of the model is one of the data set's.
     """
     truth = dataset.coco(split)
     tally = tally_images(
@@ -197,22 +197,23 @@ def predict_images(
     Args:
         model: See :func:`detkd.evaluation.pixels.predict_probabilities`.
         images: The pictures.
-        names: The data set's classes; what the model does not know has no probability.
+        names: The data set's classes; what the model does not know has no probability, and what it alone knows is
+            background.
         imgsz: Side of the network's input in pixels.
         mode: How pictures reach the network.
         batch: Pictures at a time.
 
     Raises:
-        DataError: If a class of the model is none of the data set's.
+        DataError: If no class of the model is one of the data set's.
     """
     known: Any = model.class_names
-    if not set(known) <= set(names):
-        raise DataError(f"Expected the model's classes among the data set's {sorted(names)}, but got {sorted(known)}.")
-    places = [0, *(1 + list(names).index(name) for name in known)]
+    if not set(known) & set(names):
+        raise DataError(f"Expected classes of the data set's {sorted(names)}, but the model's are {sorted(known)}.")
+    places = [0, *(1 + list(names).index(name) if name in names else 0 for name in known)]
     pictures = (read_picture(image.path) for image in images)
     for found in predict_probabilities(model, pictures, imgsz=imgsz, mode=mode, batch=batch):
         classes = np.zeros((1 + len(names), *found.classes.shape[1:]), np.float32)
-        classes[places] = found.classes
+        np.add.at(classes, places, found.classes)
         yield PixelProbabilities(classes, found.boundary)
 
 

@@ -13,8 +13,10 @@ from PIL import Image, ImageDraw
 from detkd.config import DetectionConfig, parse_config
 from detkd.data.detection import DetectionDataset
 from detkd.model_config import ModelConfig
+from detkd.models import unet
 from detkd.models.torchvision import build_model, save_model
 from detkd.models.ultralytics import build_yolo
+from tests.engines.segmented import SHAPES, TINY_UNET, write_discs, write_shapes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -136,3 +138,80 @@ def rcnn_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("rcnn") / "student.safetensors"
     save_model(model, path)
     return path
+
+
+@pytest.fixture(scope="session")
+def discs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six pictures of unlike sizes in each of two splits, of discs, of which some touch; one shows none."""
+    return write_discs(tmp_path_factory.mktemp("discs"))
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four pictures of a disc, a square and an ignored corner in each of two splits."""
+    return write_shapes(tmp_path_factory.mktemp("shapes"))
+
+
+def write_unet(folder: Path, names: tuple[str, ...], **spec: Any) -> Path:
+    """A student.safetensors of a U-Net that tells pictures apart."""
+    torch.manual_seed(7)
+    model, _ = unet.build_model(ModelConfig(**{**TINY_UNET, "width": 0.5, **spec}), names, role="teacher", imgsz=64)
+    settle(model)
+    unet.save_model(model, folder / "student.safetensors")
+    return folder / "student.safetensors"
+
+
+def write_yolo(folder: Path, model: str) -> Path:
+    """A checkpoint of a YOLO that finds something everywhere, of differing scores."""
+    torch.manual_seed(7)
+    yolo: Any
+    yolo, _ = build_yolo(ModelConfig(model=model, width=0.125), NAMES, role="teacher")
+    settle(yolo)
+    for level in yolo.model[-1].cv3:
+        torch.nn.init.normal_(level[-1].weight, std=1.0)
+        torch.nn.init.zeros_(level[-1].bias)
+    task = "segment" if "-seg" in model else "detect"
+    torch.save({"model": yolo, "train_args": {"task": task, "imgsz": 64}}, folder / "teacher.pt")
+    return folder / "teacher.pt"
+
+
+@pytest.fixture(scope="session")
+def finding_rcnn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Faster R-CNN that finds boxes of some twenty pixels in every picture, of differing scores."""
+    torch.manual_seed(7)
+    model: Any
+    model, _ = build_model(ModelConfig(**TINY_RCNN | {"width": 0.25}), NAMES, role="teacher", imgsz=64)
+    settle(model.backbone)
+    with torch.no_grad():
+        for layer in (model.rpn.head.bbox_pred, model.roi_heads.box_predictor.bbox_pred):
+            layer.weight.zero_()
+            layer.bias.zero_()
+        model.rpn.head.bbox_pred.bias.view(-1, 4)[:, 2:] = 1.4  # four times as large as the finest anchors
+        model.roi_heads.box_predictor.cls_score.weight.mul_(0.1)
+    path = tmp_path_factory.mktemp("rcnn") / "student.safetensors"
+    save_model(model, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def unet_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A student.safetensors of a U-Net of discs, wider than the student."""
+    return write_unet(tmp_path_factory.mktemp("unet"), ("disc",))
+
+
+@pytest.fixture(scope="session")
+def shapes_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of discs and squares."""
+    return write_unet(tmp_path_factory.mktemp("unet"), SHAPES)
+
+
+@pytest.fixture(scope="session")
+def finding_yolo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A YOLO that finds boxes in every picture."""
+    return write_yolo(tmp_path_factory.mktemp("yolo"), "yolov5n.yaml")
+
+
+@pytest.fixture(scope="session")
+def yolo_segmenter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A YOLO that finds masks in every picture."""
+    return write_yolo(tmp_path_factory.mktemp("yolo"), "yolov8n-seg.yaml")

@@ -150,8 +150,12 @@ def test_pixels_are_counted_as_by_hand_and_classes_matched_by_name(tmp_path: Pat
         Reader("green", "red"), images, truth, dataset.names, imgsz=16, mode="tiles", settings=COMPONENTS
     )
     assert swapped.confusion[1].tolist() == [16, 0, 16]
-    with pytest.raises(DataError, match="classes among the data set's"):
-        list(predict_images(Reader("cat", "red"), images, dataset.names, imgsz=16))
+    # What the model alone knows is background to the data set.
+    (both,) = predict_images(Reader("red", "green"), images, dataset.names, imgsz=16, mode="tiles")
+    (one,) = predict_images(Reader("red", "cat"), images, dataset.names, imgsz=16, mode="tiles")
+    np.testing.assert_allclose(one.classes, [both.classes[0] + both.classes[2], both.classes[1], 0 * both.classes[2]])
+    with pytest.raises(DataError, match="Expected classes of the data set's"):
+        list(predict_images(Reader("cat", "dog"), images, dataset.names, imgsz=16))
 
 
 def test_ignored_pixels_count_nowhere(tmp_path: Path) -> None:

@@ -1,3 +1,12 @@
-"""The tiny data set and teachers, for tools that train."""
+"""The tiny data sets and teachers, for tools that train."""
 
-from tests.engines.conftest import checkpoint, data, rcnn_teacher, teacher  # noqa: F401 - fixtures
+from tests.engines.conftest import (  # noqa: F401 - fixtures
+    checkpoint,
+    data,
+    discs,
+    one_thread,
+    rcnn_teacher,
+    shapes,
+    teacher,
+    unet_teacher,
+)

@@ -85,7 +85,7 @@ class PictureViews:
         return {
             "data": self._data,
             "transform": {"augment": list(self._steps), **libraries, "opencv": cv2.__version__},
-            "input": {"imgsz": self.pictures.augmentation.imgsz},
+            "input": self.pictures.augmentation.square,
         }
 
     @cached_property

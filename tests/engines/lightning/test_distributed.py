@@ -13,11 +13,13 @@ import pytest
 import torch
 
 
-def run(data: Path, folder: Path, processes: int, *, exact: bool) -> tuple[list[dict[str, Any]], str]:
+def run(
+    data: Path, folder: Path, processes: int, *, exact: bool, main: str = "distributed_main.py"
+) -> tuple[list[dict[str, Any]], str]:
     """Train; returns what each process ended with, and what all of them printed."""
     folder.mkdir()
     job = {"data": str(data), "folder": str(folder), "processes": processes, "exact": exact}
-    script = [str(Path(__file__).with_name("distributed_main.py")), json.dumps(job)]
+    script = [str(Path(__file__).with_name(main)), json.dumps(job)]
     launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else []
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[3])}
     done = subprocess.run([sys.executable, *launch, *script], env=environment, capture_output=True, text=True, check=False)
