@@ -1,11 +1,13 @@
-"""What the kind of a student decides: a detector or a segmenter."""
+"""What the kind of a student decides: a detector, a segmenter or a classifier."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from detkd import pixel_terms, teacher_terms
-from detkd.adapters.base import SegmenterAdapter
+from detkd.adapters.base import ClassifierAdapter, SegmenterAdapter
+from detkd.class_terms import ClassTerms
+from detkd.errors import AdapterError
 from detkd.pixel_terms import PixelTerms
 from detkd.teacher_terms import TeacherTerms
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from detkd.terms import Term
 
 
-def make_terms(student: Adapter, teacher: Teacher, terms: Sequence[Term]) -> PixelTerms | TeacherTerms:
+def make_terms(student: Adapter, teacher: Teacher, terms: Sequence[Term]) -> ClassTerms | PixelTerms | TeacherTerms:
     """Aligners and losses between a student and one teacher; see :class:`detkd.terms.Terms`.
 
     Args:
@@ -30,6 +32,8 @@ def make_terms(student: Adapter, teacher: Teacher, terms: Sequence[Term]) -> Pix
     Raises:
         AdapterError: If teacher and student do not fit each other in what a term needs.
     """
+    if isinstance(student, ClassifierAdapter):
+        return ClassTerms(student, teacher, terms)
     if isinstance(student, SegmenterAdapter):
         return PixelTerms(student, teacher, terms)
     return TeacherTerms(student, teacher, terms)
@@ -50,6 +54,8 @@ def kept_for(
     Raises:
         AdapterError: If teacher and student share no level, or no classes by the given names.
     """
+    if isinstance(student, ClassifierAdapter):
+        raise AdapterError("Expected no `cache` for the teacher of a classifier: its outputs are not kept. Leave it out.")
     if isinstance(student, SegmenterAdapter):
         return pixel_terms.kept_for(student, teacher, terms, anchors, ensemble)
     return teacher_terms.kept_for(student, teacher, terms, anchors, ensemble)

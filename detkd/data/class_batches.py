@@ -141,7 +141,14 @@ def collate(samples: Sequence[ClassBatch]) -> ClassBatch:
     )
 
 
-def in_order(count: int, batch: int) -> Iterator[list[int]]:
-    """All samples, some at a time."""
-    for start in range(0, count, batch):
-        yield list(range(start, min(start + batch, count)))
+def batches(samples: ClassifiedPictures | Sentences, count: int, places: Sequence[int] | None = None) -> Iterator[Tensor]:
+    """Samples as they are, in the form that a classifier takes: RGB in [0, 1], or token ids.
+
+    Args:
+        samples: Pictures or sentences.
+        count: Samples at a time.
+        places: Which of them; None takes all in their order.
+    """
+    places = range(len(samples)) if places is None else places
+    for start in range(0, len(places), count):
+        yield samples.batch(places[start : start + count])

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from PIL import Image
 
 from detkd.data.pictures import IMAGE_SUFFIXES, decode_picture
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     import numpy.typing as npt
+    from torch import Tensor
 
 LARGEST_MEMBER = 2**26  # bytes of a picture's file: a zip may say that a few bytes become any number
 SPLITS = ("train", "val", "test")
@@ -40,6 +42,10 @@ class ClassifiedPictures:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def batch(self, chosen: Sequence[int]) -> Tensor:
+        """Some pictures in [0, 1], [B, 3, S, S]."""
+        return torch.from_numpy(self.pixels[list(chosen)]).float() / 255
 
 
 @dataclass(frozen=True)
@@ -92,7 +98,9 @@ class PictureDataset:
                 raise DataError(f"{root}: expected `{split}/` or `{split}.zip` with a folder of pictures for each class.")
         for split, classes in found.items():
             if classes and not set(classes) <= set(names):
-                raise DataError(f"{root}: expected the classes {list(names)} of train in {split}, but got {sorted(classes)}.")
+                raise DataError(
+                    f"{root}: expected the classes {list(names)} of train in {split}, but got {sorted(classes)}."
+                )
         train = {name: _shuffled(members) for name, members in found["train"].items()}
         if not found["val"]:
             counts = {name: max(1, round(held_out * len(members))) for name, members in train.items()}
@@ -144,7 +152,9 @@ def _read(
             _decode(members, lambda path: _unpack(file, path, archive), archive, pixels)
     else:
         _decode(members, lambda path: (root / own / path).read_bytes(), root / own, pixels)
-    return ClassifiedPictures(pixels, np.array([label for _, label in members], np.int64), tuple(path for path, _ in members))
+    return ClassifiedPictures(
+        pixels, np.array([label for _, label in members], np.int64), tuple(path for path, _ in members)
+    )
 
 
 def _unpack(file: zipfile.ZipFile, path: str, archive: Path) -> bytes:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from detkd.data.wordpiece import learn_vocabulary
 from detkd.errors import DataError, DetkdError
 from detkd.seeds import seed_of
 
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
 FILES = {"train": "train.tsv", "val": "dev.tsv", "test": "test.tsv"}
 COLUMNS = ("sentence", "label")
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # BERT's; the padding's id is 0
-MIN_FREQUENCY = 2
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ class TextDataset:
 
 
 def train_tokenizer(sentences: Sequence[str], vocabulary: int) -> str:
-    """Train a WordPiece tokenizer that puts [CLS] before and [SEP] behind a sentence, and return it as JSON.
+    """Make a WordPiece tokenizer of sentences that puts [CLS] before and [SEP] behind a sentence, and return it as JSON.
 
     Args:
         sentences: What it is trained on.
@@ -116,13 +117,16 @@ def train_tokenizer(sentences: Sequence[str], vocabulary: int) -> str:
         Wu et al.: Google's Neural Machine Translation System, 2016, arXiv:1609.08144, as BERT uses it.
     """
     library = import_tokenizers()
-    tokenizer = library.Tokenizer(library.models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = library.normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = library.pre_tokenizers.BertPreTokenizer()
-    trainer = library.trainers.WordPieceTrainer(
-        vocab_size=vocabulary, min_frequency=MIN_FREQUENCY, special_tokens=list(SPECIAL), show_progress=False
-    )
-    tokenizer.train_from_iterator(sentences, trainer)
+    normalizer = library.normalizers.BertNormalizer(lowercase=True)
+    words = library.pre_tokenizers.BertPreTokenizer()
+    counts: Counter[str] = Counter()
+    for sentence in sentences:
+        counts.update(word for word, _ in words.pre_tokenize_str(normalizer.normalize_str(sentence)))
+    pieces = learn_vocabulary(counts, vocabulary, SPECIAL)
+    ids = {piece: index for index, piece in enumerate(pieces)}
+    tokenizer = library.Tokenizer(library.models.WordPiece(vocab=ids, unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, words
+    tokenizer.add_special_tokens(list(SPECIAL))
     tokenizer.post_processor = library.processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
     )

@@ -205,7 +205,9 @@ def vocabulary_size(tokenizer: str) -> int:
         ids = [*content["model"]["vocab"].values(), *(token["id"] for token in content.get("added_tokens", ()))]
         return max(int(number) for number in ids) + 1
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise WeightsError("Expected a tokenizer in the format of tokenizers (tokenizer.json) with a vocabulary.") from error
+        raise WeightsError(
+            "Expected a tokenizer in the format of tokenizers (tokenizer.json) with a vocabulary."
+        ) from error
 
 
 def _pretrained(folder: Path, architecture: ClassifierArchitecture, role: str, tokenizer: str | None) -> Classifier:
@@ -223,7 +225,9 @@ def _pretrained(folder: Path, architecture: ClassifierArchitecture, role: str, t
         raise WeightsError(f"Expected {folder} to hold a BERT for classification as safetensors, but: {reason}") from error
     names = architecture.class_names
     if found.config.num_labels != len(names):
-        raise WeightsError(f"Expected a BERT of the {len(names)} classes {list(names)}, but {folder} has {found.config.num_labels}.")
+        raise WeightsError(
+            f"Expected a BERT of the {len(names)} classes {list(names)}, but {folder} has {found.config.num_labels}."
+        )
     model = text_classifiers.BertClassifier(architecture, tokenizer, found.config)
     model.bert.load_state_dict(found.state_dict())
     return model
@@ -233,6 +237,6 @@ def _check_tokenizer(own: str | None, data: str | None, role: str, path: Path) -
     """Refuse a model that knows other tokens than those that the sentences are made of."""
     if own != data:
         raise WeightsError(
-            f"Expected the {role} to read the data's tokens, but {path} was trained on others. Give text.tokenizer={path}, "
+            f"Expected the {role} to read the data's tokens, but {path} was trained on others. Give classify.tokenizer={path}, "
             "or train both models on the same sentences."
         )

@@ -31,7 +31,12 @@ class PictureClassifier(Classifier):
     """
 
     def __init__(
-        self, architecture: ClassifierArchitecture, body: nn.Sequential, levels: tuple[str, ...], pool: nn.Module, head: nn.Module
+        self,
+        architecture: ClassifierArchitecture,
+        body: nn.Sequential,
+        levels: tuple[str, ...],
+        pool: nn.Module,
+        head: nn.Module,
     ) -> None:
         last = f"head.{len(head) - 1}" if isinstance(head, nn.Sequential) else "head"
         side = architecture.imgsz

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from torch import nn
+    from torch import Tensor, nn
 
 
 class AddressedPictures(Protocol):
@@ -59,6 +59,9 @@ class TrainingTask(Protocol):
 
     def epoch_length(self, dataset: Any) -> int:
         """Number of pictures in an epoch, also where fewer are shown, so that all runs have as many steps."""
+
+    def inputs(self, batch: Any) -> Tensor:
+        """What the student is called with, one after another: RGB in [0, 1], [B, 3, S, S], or token ids, [B, 1, 1, L]."""
 
     def targets(self, batch: Any) -> Any:
         """The labels, as distillation takes them."""
