@@ -36,8 +36,8 @@ class ClassTerms(nn.Module):
     """Aligners and losses between two classifiers of pictures, or two of sentences; see :class:`detkd.terms.Terms`.
 
     Levels of pictures meet by their strides, layers of sentences evenly: each of the student's the teacher's at the same
-    share of its depth (Jiao et al. 2020, arXiv:1909.10351). Where only some of the classes are common, losses on classes see
-    the samples of those alone, and their logits.
+    share of its depth (Jiao et al. 2020, arXiv:1909.10351). Where only some of the classes are common, losses on classes
+    see the samples of those alone, and their logits.
 
     Args:
         student: Adapter of the student.
@@ -193,8 +193,8 @@ def _classifier_of(teacher: Teacher, student: ClassifierAdapter) -> ClassifierAd
         raise AdapterError(f"Expected a classifier as teacher of a classifier, but {type(adapter.model).__name__} is none.")
     if adapter.tokenizer != student.tokenizer:
         raise AdapterError(
-            "Expected teacher and student to read the same tokens, or both pictures, but they do not. Give classify.tokenizer "
-            "the teacher's checkpoint, and the student reads its tokens."
+            "Expected teacher and student to read the same tokens, or both pictures, but they do not. Give "
+            "classify.tokenizer the teacher's checkpoint, and the student reads its tokens."
         )
     if student.tokenizer is not None and teacher.scale != 1:
         raise AdapterError(f"Expected a `scale` of 1 for a teacher of sentences, but got {teacher.scale:g}.")

@@ -52,7 +52,8 @@ class HookedClassifierAdapter:
     """A :class:`detkd.adapters.base.ClassifierAdapter` by hooks, of any classifier.
 
     Args:
-        model: Called with a batch of inputs (or in training a list of them, and labels), it runs the modules of `taps` once.
+        model: Called with a batch of inputs, or in training with a list of them and labels, it runs the modules of `taps`
+            once.
         taps: Where to watch it; None reads ``model.taps``.
         class_names: Names of its classes; None reads ``model.class_names``.
 
@@ -65,7 +66,8 @@ class HookedClassifierAdapter:
         names = class_names or getattr(model, "class_names", None)
         if taps is None or names is None:
             raise AdapterError(
-                f"Expected {type(model).__name__} to say its `taps` and `class_names`, but it does not. Give both to the adapter."
+                f"Expected {type(model).__name__} to say its `taps` and `class_names`, but it does not. Give both to "
+                "the adapter."
             )
         self.model: nn.Module = model
         self.taps: Taps = taps

@@ -1,4 +1,4 @@
-"""Batches for classifiers: pictures moved and mirrored, or sentences filled up to the longest, addressed by sample and view."""
+"""Batches for classifiers, addressed by sample and view: pictures moved and mirrored, sentences filled up to the longest."""
 
 from __future__ import annotations
 

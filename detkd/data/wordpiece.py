@@ -1,9 +1,10 @@
-"""A WordPiece vocabulary that is the same in every process: the trainer of the library tokenizers breaks ties as hashes fall."""
+"""A WordPiece vocabulary that is the same in every process; tokenizers' own trainer breaks ties as its hashes fall."""
 
 from __future__ import annotations
 
 import heapq
 from collections import Counter, defaultdict
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def learn_vocabulary(words: Mapping[str, int], size: int, special: Sequence[str]
     frequency: Counter[tuple[str, str]] = Counter()
     places: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
     for index, pieces in enumerate(split):
-        for pair in zip(pieces, pieces[1:], strict=False):
+        for pair in pairwise(pieces):
             frequency[pair] += counts[index]
             places[pair].add(index)
     heap = [(-count, pair) for pair, count in frequency.items()]
@@ -68,13 +69,13 @@ def _merge(
     index: int,
 ) -> set[tuple[str, str]]:
     """Merge a pair wherever it is in a word, and return the pairs whose frequency that changes."""
-    before = Counter(zip(pieces, pieces[1:], strict=False))
+    before = Counter(pairwise(pieces))
     place = 0
     while place < len(pieces) - 1:
         if (pieces[place], pieces[place + 1]) == pair:
             pieces[place : place + 2] = [merged]
         place += 1
-    after = Counter(zip(pieces, pieces[1:], strict=False))
+    after = Counter(pairwise(pieces))
     changed = {other for other in before | after if before[other] != after[other]}
     for other in changed:
         frequency[other] += count * (after[other] - before[other])

@@ -39,7 +39,7 @@ class Reliability:
 
     @property
     def error(self) -> float:
-        r"""Expected calibration error, :math:`\sum_k \frac{n_k}{N} |\mathrm{acc}_k - \mathrm{conf}_k|`; 0 without samples."""
+        r"""Expected calibration error, :math:`\sum_k \frac{n_k}{N} |\mathrm{acc}_k - \mathrm{conf}_k|`; 0 for none."""
         gaps = self.counts * np.abs(self.accuracy - self.confidence)
         return float(gaps.sum() / max(int(self.counts.sum()), 1))
 

@@ -100,8 +100,8 @@ def save_model(model: nn.Module, path: Path) -> None:
 
     if not isinstance(model, Classifier):
         raise WeightsError(
-            f"Expected a model of detkd.models.classifier_files.build_model, but got {type(model).__name__}. Save its state "
-            "dict with torch.save."
+            f"Expected a model of detkd.models.classifier_files.build_model, but got {type(model).__name__}. Save its "
+            "state dict with torch.save."
         )
     header = {METADATA: model.architecture.to_json()}
     if model.tokenizer is not None:
@@ -237,6 +237,6 @@ def _check_tokenizer(own: str | None, data: str | None, role: str, path: Path) -
     """Refuse a model that knows other tokens than those that the sentences are made of."""
     if own != data:
         raise WeightsError(
-            f"Expected the {role} to read the data's tokens, but {path} was trained on others. Give classify.tokenizer={path}, "
-            "or train both models on the same sentences."
+            f"Expected the {role} to read the data's tokens, but {path} was trained on others. Give "
+            f"classify.tokenizer={path}, or train both models on the same sentences."
         )
