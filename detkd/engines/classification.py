@@ -118,8 +118,9 @@ def _compare_layers(student: nn.Module, teacher: nn.Module, part: ClassifiedPict
     features = {role: _features(model, inputs) for role, model in (("teacher", teacher), ("student", student))}
     similarity_plot(cka_table(features["student"], features["teacher"]), folder / "similarity.png")
     if inputs.shape[1] == 3:
-        maps = {role: [feature[:SHOWN].square().mean(1) for feature in found] for role, found in features.items()}
-        attention_panels(inputs[:SHOWN], maps, folder / "attention.png")
+        shown = torch.linspace(0, len(inputs) - 1, min(SHOWN, len(inputs))).long()
+        maps = {role: [feature[shown].square().mean(1) for feature in found] for role, found in features.items()}
+        attention_panels(inputs[shown], maps, folder / "attention.png")
 
 
 @torch.no_grad()
