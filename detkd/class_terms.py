@@ -13,6 +13,7 @@ from detkd.losses import LOSSES
 from detkd.matching import check_grids, match_classes, match_levels, no_common_classes, pick_classes
 from detkd.places import loss_inputs
 from detkd.teachers.ensemble import class_label_loss, scale_class_gradients
+from detkd.teachers.packing import Kept
 from detkd.terms import level_aligners, level_losses, level_parts
 from detkd.types import ClassTargets
 from detkd.vocabulary import ATTENTION_NAMES, CLASS_NAMES, HIDDEN_NAMES, SOFTMAX_NAMES
@@ -174,6 +175,18 @@ def find_class_place(name: str, student: ClassifierAdapter) -> Place:
             f"{list(loss_inputs(name))}. It learns by {usable}."
         )
     return place
+
+
+def kept_for(student: ClassifierAdapter, teacher: Teacher, terms: Sequence[Term]) -> Kept:
+    """What a cache must keep of a classifier's teacher; see :func:`detkd.kinds.kept_for`."""
+    adapter = _classifier_of(teacher, student)
+    inputs = {term.name: loss_inputs(term.name) for term in terms}
+    levels = any(find_class_place(name, student) == "levels" for name in inputs)
+    return Kept(
+        0,
+        levels=tuple(level for _, level in _levels(student, adapter, teacher.scale)) if levels else (),
+        embedding=any("teacher_embedding" in names for names in inputs.values()),
+    )
 
 
 def _place_of(name: str, student: ClassifierAdapter) -> Place | None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from detkd import pixel_terms, teacher_terms
+from detkd import class_terms, pixel_terms, teacher_terms
 from detkd.adapters.base import ClassifierAdapter, SegmenterAdapter
 from detkd.class_terms import ClassTerms
-from detkd.errors import AdapterError
 from detkd.pixel_terms import PixelTerms
 from detkd.teacher_terms import TeacherTerms
 
@@ -55,7 +54,7 @@ def kept_for(
         AdapterError: If teacher and student share no level, or no classes by the given names.
     """
     if isinstance(student, ClassifierAdapter):
-        raise AdapterError("Expected no `cache` for the teacher of a classifier: its outputs are not kept. Leave it out.")
+        return class_terms.kept_for(student, teacher, terms)
     if isinstance(student, SegmenterAdapter):
         return pixel_terms.kept_for(student, teacher, terms, anchors, ensemble)
     return teacher_terms.kept_for(student, teacher, terms, anchors, ensemble)

@@ -36,7 +36,7 @@ class ModelConfig(BaseModel):
 
     model: str | None = Field(
         None,
-        description="ultralytics yaml, e.g. yolov5n.yaml, name of a torchvision detector or a classifier, unet or unet_ENCODER",
+        description="ultralytics yaml, e.g. yolov5n.yaml, name of a torchvision detector or classifier, unet, unet_ENCODER",
     )
     weights: Path | None = Field(None, description="checkpoint, or plain state dict that fills what fits")
     width: float | None = Field(None, gt=0, le=4, description="replaces the architecture's width multiple")

@@ -2,9 +2,10 @@
 
 A loss works in one of several places. On feature maps, once for each common level; at the anchors, once for each dense head
 that both models have (of a two-stage detector, on its region proposal network); on the regions that the student's second
-stage was shown, or those that its mask head was; at the pixels of a segmenter, once for each head that both models have; on the
-classes of a classifier, or on the attention of each of its layers. B images, C common classes, A anchors of the common levels, R regions of all images, N detections of the teacher, M labels or
-mask prototypes; boxes are (x1, y1, x2, y2) in pixels of the student's input.
+stage was shown, or those that its mask head was; at the pixels of a segmenter, once for each head that both models have; on
+the classes of a classifier, or on the attention of each of its layers. B images, C common classes, A anchors of the common
+levels, R regions of all images, N detections of the teacher, M labels or mask prototypes; boxes are (x1, y1, x2, y2) in
+pixels of the student's input.
 """
 
 from __future__ import annotations

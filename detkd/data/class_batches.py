@@ -1,4 +1,4 @@
-"""Batches for classifiers, addressed by sample and view: pictures moved and mirrored, sentences filled up to the longest."""
+"""Batches for classifiers, addressed by sample and view: pictures that are moved, sentences filled up to the longest."""
 
 from __future__ import annotations
 

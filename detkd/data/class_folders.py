@@ -6,7 +6,7 @@ import io
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -17,13 +17,28 @@ from detkd.errors import DataError
 from detkd.seeds import seed_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import numpy.typing as npt
     from torch import Tensor
 
 LARGEST_MEMBER = 2**26  # bytes of a picture's file: a zip may say that a few bytes become any number
 SPLITS = ("train", "val", "test")
+
+
+class ClassifiedPicture(NamedTuple):
+    """A picture, RGB of [3, S, S], and the index of its class."""
+
+    pixels: npt.NDArray[np.uint8]
+    label: int
+
+    def picture_bytes(self) -> bytes:
+        """The pixels, to take a digest of."""
+        return self.pixels.tobytes()
+
+    def label_bytes(self) -> bytes:
+        """The class, to take a digest of."""
+        return str(self.label).encode()
 
 
 @dataclass(frozen=True)
@@ -42,6 +57,9 @@ class ClassifiedPictures:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def __iter__(self) -> Iterator[ClassifiedPicture]:
+        return map(ClassifiedPicture, self.pixels, self.labels.tolist())
 
     def batch(self, chosen: Sequence[int]) -> Tensor:
         """Some pictures in [0, 1], [B, 3, S, S]."""

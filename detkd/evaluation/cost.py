@@ -40,7 +40,8 @@ class ModelCost:
 def measure_cost(models: Mapping[str, nn.Module], imgsz: int) -> dict[str, ModelCost]:
     """Measure models side by side on the CPU, in evaluation mode, on one square image.
 
-    A model that takes something else says so in its ``taps``. Their passes are interleaved, so that noise of the machine hits all of them equally. Training modes are restored.
+    A model that takes something else says so in its ``taps``. Their passes are interleaved, so that noise of the machine
+    hits all of them equally. Training modes are restored.
     """
     inputs = {name: _example(model, imgsz) for name, model in models.items()}
     times: dict[str, list[float]] = {name: [] for name in models}

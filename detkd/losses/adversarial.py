@@ -35,8 +35,8 @@ def adversarial(
     .. math:: \frac{1}{2} \mathrm{mean} \big[ \mathrm{softplus}(-D(f^t)) + \mathrm{softplus}(D(f^s)) \big]
 
     with the discriminator's logit D, high where it takes features for the teacher's. The student gets the gradient
-    reversed, times `strength`, so that one optimizer trains both. The value does not fall as the student learns: at log 2 = 0.693 the
-    discriminator can tell nothing.
+    reversed, times `strength`, so that one optimizer trains both. The value does not fall as the student learns: at
+    log 2 = 0.693 the discriminator can tell nothing.
 
     Args:
         student_feature: Features of the student behind its aligner, [N, C, ...].

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from detkd.config import ClassificationConfig
     from detkd.data.class_folders import PictureDataset
     from detkd.data.text import TextDataset
+    from detkd.engines.lightning.task import AddressedPictures
 
 
 class ClassificationTraining:
@@ -34,13 +35,8 @@ class ClassificationTraining:
 
     def check(self, config: ClassificationConfig) -> None:
         """Refuse what albumentations would refuse, and what only detectors have."""
-        faults = []
         if sections(config)[1].sampling != "plain":
-            faults.append("loading.sampling: expected plain for a classifier.")
-        if config.distill is not None and config.distill.views is not None:
-            faults.append("distill.teacher.cache: the outputs of a classifier's teacher are not kept; remove it.")
-        if faults:
-            raise ConfigError("\n".join(faults))
+            raise ConfigError("loading.sampling: expected plain for a classifier.")
         if config.augment:
             make_transforms(config.augment)
 
@@ -50,7 +46,7 @@ class ClassificationTraining:
 
     def pictures(
         self, config: ClassificationConfig, dataset: PictureDataset, student: nn.Module | None
-    ) -> MovedPictures | TokenizedSentences:
+    ) -> AddressedPictures:
         """The training pictures."""
         del student
         how = config.classify
@@ -111,10 +107,10 @@ class TextTraining(ClassificationTraining):
         super().check(config)
         if config.augment:
             raise ConfigError("augment: expected none for sentences; remove it.")
+        if config.distill is not None and config.distill.views is not None:
+            raise ConfigError("distill.teacher.cache: what a teacher says of sentences is not kept; remove it.")
 
-    def pictures(
-        self, config: ClassificationConfig, dataset: Any, student: nn.Module | None
-    ) -> MovedPictures | TokenizedSentences:
+    def pictures(self, config: ClassificationConfig, dataset: Any, student: nn.Module | None) -> AddressedPictures:
         """The training sentences."""
         del config, student
         return TokenizedSentences(dataset.parts["train"])

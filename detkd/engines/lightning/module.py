@@ -34,8 +34,8 @@ class StudentModule(LightningModule):
     the student's state dict under plain names, as if nothing else had been there, and the distiller's beside it.
 
     Args:
-        student: Called in training with a list of inputs, such as RGB pictures in [0, 1], and the batch's labels, it returns a
-            dict of its losses.
+        student: Called in training with a list of inputs, such as RGB pictures in [0, 1], and the batch's labels, it
+            returns a dict of its losses.
         distiller: The student's, or None to train it alone.
         optim: Optimizer and schedule.
         task: What it is trained for: it gives a batch's inputs, and its labels as distillation takes them.

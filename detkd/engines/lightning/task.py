@@ -15,11 +15,12 @@ class AddressedPictures(Protocol):
     """Training pictures that are addressed by image and view, and depend on nothing else, see :mod:`detkd.data.loading`.
 
     Attributes:
-        images: What is known of each image: its ``path``, the ``classes`` of its objects, and its ``label_bytes()``.
+        images: What is known of each image: its ``picture_bytes()`` and ``label_bytes()``, and of detectors the ``classes``
+            of its objects.
         augmentation: What is done to them, to squares of ``augmentation.imgsz`` pixels.
     """
 
-    images: Sequence[Any]
+    images: Any
     augmentation: Any
 
     def __len__(self) -> int:
