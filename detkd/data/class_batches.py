@@ -85,8 +85,8 @@ class MovedPictures(Dataset[ClassBatch]):
 
     def _draws(self, addresses: Sequence[Address]) -> npt.NDArray[np.float64]:
         """Three numbers in [0, 1) for each address, [B, 3]."""
-        seeds = np.array([seed_of(f"{self.salt} {view} {image}") for image, view in addresses], np.uint64)
-        return np.stack([(seeds >> np.uint64(20 * turn) & np.uint64(0xFFFFF)) / 2.0**20 for turn in range(3)], 1)
+        names = [f"{self.salt} {view} {image}" for image, view in addresses]
+        return np.array([[seed_of(f"{name} {turn}") / 2.0**32 for turn in range(3)] for name in names])
 
     def _transformed(self, chosen: npt.NDArray[np.int64], addresses: Sequence[Address]) -> npt.NDArray[np.uint8]:
         pixels = self.images.pixels[chosen]

@@ -84,7 +84,7 @@ class Family:
         checkpoint: Name of the student's file in the folder of a run.
         load: Reads such a file, for a size of input, None for the one that it was trained at.
         imgsz: Side in pixels of the input of a model that was read so.
-        build: Builds a model from its configuration, for classes, in a role, for a size of input, and sentences' tokenizer; and
+        build: Builds a model from its configuration, for classes, in a role, for a size of input, with a tokenizer; and
             says in a sentence where its weights came from.
         predictor: Makes of a model what gives its COCO results on image files, with COCO ground truth that names their ids,
             at an `imgsz`; see :func:`detkd.evaluation.ultralytics.predict_coco`. None of all others.

@@ -212,6 +212,8 @@ def vocabulary_size(tokenizer: str) -> int:
 
 def _pretrained(folder: Path, architecture: ClassifierArchitecture, role: str, tokenizer: str | None) -> Classifier:
     """A BERT of transformers from its folder: config.json, model.safetensors and tokenizer.json."""
+    if role == "student":
+        raise ConfigError(f"{role}.weights: expected a folder of transformers for a teacher alone; got {folder}.")
     if architecture.name != "bert":
         raise ConfigError(f"{role}.weights: expected a file for {architecture.name}, but {folder} is a folder.")
     library = text_classifiers.import_transformers()

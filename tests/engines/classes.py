@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from PIL import Image
 
 from detkd.config import ClassificationConfig, parse_config
+
+if TYPE_CHECKING:
+    import torch
 
 COLOURS = {"blue": (40, 60, 200), "green": (50, 180, 60), "red": (200, 50, 40)}
 WORDS = {"bad": "dull boring awful", "good": "great lovely superb"}

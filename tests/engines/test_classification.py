@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
-from detkd.config import ClassificationConfig
 from detkd.engines.caching import cache_teachers
 from detkd.engines.run import run_config
 from detkd.errors import AdapterError, ConfigError, WeightsError
 from detkd.models.classifier_files import load_model
 from tests.engines.classes import TINY, configure_classes, configure_text, tensors_of, write_pictures, write_sentences
+
+if TYPE_CHECKING:
+    from detkd.config import ClassificationConfig
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PICTURE_TERMS = {
@@ -165,7 +167,7 @@ def test_what_does_not_fit_is_refused_before_training(
     refused(AdapterError, "It learns by `adversarial`", configure_classes(pictures, **out, distill=boxes))
     masked = taught_by(teacher, terms={"hidden_state": {}})
     refused(AdapterError, "`hidden_state`", configure_classes(pictures, **out, distill=masked))
-    other = {"vocabulary": 100}
+    other = {"vocabulary": 64}
     soft = taught_by(text_teacher, terms={"soft_kl": {}})
     refused(WeightsError, "classify.tokenizer=", configure_text(sentences, **out, distill=soft, classify=other))
     refused(ConfigError, "evaluate", configure_classes(pictures, **out, evaluate=["dev"]))
