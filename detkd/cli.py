@@ -30,7 +30,11 @@ def run(main: Callable[[], None]) -> NoReturn:
     sys.exit(0)
 
 
-TOOLS = {"detect": "tools/train_det.py", "segment": "tools/train_seg.py"}  # by the task of a run
+TOOLS = {
+    "detect": "tools/train_det.py",
+    "segment": "tools/train_seg.py",
+    "classify": "tools/train_cls.py",
+}  # by the task of a run
 
 
 def train(task: str, description: str | None) -> None:

@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
 
 from detkd.balance import BalanceName  # noqa: TC001 - pydantic reads annotations at run time
+from detkd.classification_config import ClassificationSettings
 from detkd.errors import ConfigError
 from detkd.lightning_config import DEFAULT_AUGMENT, LoadingConfig, OptimConfig
 from detkd.losses import LOSSES
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
+CLASSIFYING = ("classifier", "text")  # families whose students classify
+Task = Literal["detect", "segment", "classify"]
 TERM_KEYS = ("weight", "schedule")  # of every term, beside its loss's own arguments
 
 
@@ -37,6 +40,8 @@ def default_terms(student: ModelConfig) -> dict[str, Any]:
 
     For YOLO: what else was tried beside it gained less, see docs/results.md.
     """
+    if student.family in CLASSIFYING:
+        return {"soft_kl": {}}
     if student.family == "unet":
         return {"pixel_kl": {}, "pixel_cwd": {}}
     if student.architecture.startswith(TWO_STAGE):
@@ -112,7 +117,11 @@ class TrainConfig(_Strict):
     """The schedule, shared by every engine."""
 
     epochs: int = Field(100, ge=1)
-    imgsz: int = Field(640, ge=32, description="side of the square input in pixels, a multiple of the largest stride")
+    imgsz: int = Field(
+        640,
+        ge=32,
+        description="side of the square input in pixels, a multiple of the largest stride; of sentences the most tokens",
+    )
     batch: int = Field(16, ge=1)
     seed: int = Field(0, ge=0)
     device: str = Field("cpu", coerce_numbers_to_str=True, description="cpu, or numbers of GPUs such as 0 or 0,1")
@@ -125,11 +134,11 @@ class RunConfig(_Strict):
         task: What its students do, by the name of ``detkd.engines.tasks.TASKS``.
     """
 
-    task: ClassVar[Literal["detect", "segment"]]
+    task: ClassVar[Task]
 
     name: Name = Field(description="folder of the run below `output`")
     output: Path = Path("runs")
-    data: Path = Field(description="data.yaml of the data set")
+    data: Path = Field(description="data.yaml of the data set; of a classifier the folder of its splits")
     student: ModelConfig
     distill: DistillConfig | None = Field(description="null trains the student alone")
     train: TrainConfig = Field(default_factory=lambda: TrainConfig.model_validate({}))
@@ -152,7 +161,7 @@ class RunConfig(_Strict):
 class DetectionConfig(RunConfig):
     """One detection run of ``tools/train_det.py``."""
 
-    task: ClassVar[Literal["detect", "segment"]] = "detect"
+    task: ClassVar[Task] = "detect"
 
     @model_validator(mode="after")
     def _engine(self) -> DetectionConfig:
@@ -169,9 +178,17 @@ class DetectionConfig(RunConfig):
 class SegmentationConfig(RunConfig):
     """One segmentation run of ``tools/train_seg.py``."""
 
-    task: ClassVar[Literal["detect", "segment"]] = "segment"
+    task: ClassVar[Task] = "segment"
 
     segment: SegmentationSettings = Field(default_factory=lambda: SegmentationSettings.model_validate({}))
+
+
+class ClassificationConfig(RunConfig):
+    """One run of ``tools/train_cls.py``, on pictures or sentences."""
+
+    task: ClassVar[Task] = "classify"
+
+    classify: ClassificationSettings = Field(default_factory=lambda: ClassificationSettings.model_validate({}))
 
 
 # Sections that Lightning's engine alone reads, and what stands in a run's configuration where they are left out.
@@ -180,6 +197,12 @@ _LIGHTNING: dict[str, Any] = {
     "loading": LoadingConfig.model_validate({}),
     "optim": OptimConfig.model_validate({}),
 }
+
+
+_KINDS: dict[str, type[RunConfig]] = {
+    "unet": SegmentationConfig,
+    **dict.fromkeys(CLASSIFYING, ClassificationConfig),
+}  # by the student's family; of all others, detection
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -202,11 +225,12 @@ def parse_config(tree: Mapping[str, Any]) -> RunConfig:
     """Validate a configuration tree; see :func:`load_config`."""
     distill = tree.get("distill")
     student = _student(tree)
-    kind: type[RunConfig] = SegmentationConfig if student.family == "unet" else DetectionConfig
+    kind = _KINDS.get(student.family, DetectionConfig)
     resolved, faults = _resolve_terms(distill if isinstance(distill, dict) else {}, default_terms(student), ("distill",))
     config = _validate(kind, tree, faults)
     if config.family != "yolo":
-        left_out = {key: default for key, default in _LIGHTNING.items() if getattr(config, key) is None}
+        defaults = {**_LIGHTNING, "augment": ()} if config.family in CLASSIFYING else _LIGHTNING
+        left_out = {key: default for key, default in defaults.items() if getattr(config, key) is None}
         config = config.model_copy(update=left_out)
     if config.distill is None:
         return config

@@ -1,11 +1,12 @@
-"""What the kind of a student decides: a detector or a segmenter."""
+"""What the kind of a student decides: a detector, a segmenter or a classifier."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from detkd import pixel_terms, teacher_terms
-from detkd.adapters.base import SegmenterAdapter
+from detkd import class_terms, pixel_terms, teacher_terms
+from detkd.adapters.base import ClassifierAdapter, SegmenterAdapter
+from detkd.class_terms import ClassTerms
 from detkd.pixel_terms import PixelTerms
 from detkd.teacher_terms import TeacherTerms
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from detkd.terms import Term
 
 
-def make_terms(student: Adapter, teacher: Teacher, terms: Sequence[Term]) -> PixelTerms | TeacherTerms:
+def make_terms(student: Adapter, teacher: Teacher, terms: Sequence[Term]) -> ClassTerms | PixelTerms | TeacherTerms:
     """Aligners and losses between a student and one teacher; see :class:`detkd.terms.Terms`.
 
     Args:
@@ -30,6 +31,8 @@ def make_terms(student: Adapter, teacher: Teacher, terms: Sequence[Term]) -> Pix
     Raises:
         AdapterError: If teacher and student do not fit each other in what a term needs.
     """
+    if isinstance(student, ClassifierAdapter):
+        return ClassTerms(student, teacher, terms)
     if isinstance(student, SegmenterAdapter):
         return PixelTerms(student, teacher, terms)
     return TeacherTerms(student, teacher, terms)
@@ -50,6 +53,8 @@ def kept_for(
     Raises:
         AdapterError: If teacher and student share no level, or no classes by the given names.
     """
+    if isinstance(student, ClassifierAdapter):
+        return class_terms.kept_for(student, teacher, terms)
     if isinstance(student, SegmenterAdapter):
         return pixel_terms.kept_for(student, teacher, terms, anchors, ensemble)
     return teacher_terms.kept_for(student, teacher, terms, anchors, ensemble)

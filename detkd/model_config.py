@@ -10,10 +10,12 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from detkd.teachers.live import PrecisionName  # noqa: TC001
 from detkd.weights import saved_name
 
-FamilyName = Literal["yolo", "torchvision", "unet"]
+FamilyName = Literal["yolo", "torchvision", "unet", "classifier", "text"]
 TWO_STAGE = ("fasterrcnn_", "maskrcnn_")
 TORCHVISION = (*TWO_STAGE, "retinanet_", "fcos_", "ssdlite320_")  # how its models' names begin
 UNET = "unet"  # by itself, or unet_ENCODER
+CLASSIFIERS = ("resnet18", "cnn", "mobilenet_v3_small")  # of pictures
+TEXTS = ("bert", "transformer", "lstm")  # classifiers of sentences
 SCALES = (0.5, 1.0, 2.0, 4.0)
 
 
@@ -33,13 +35,18 @@ class ModelConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str | None = Field(
-        None, description="ultralytics yaml, e.g. yolov5n.yaml, name of a torchvision detector, or unet, or unet_ENCODER"
+        None,
+        description="ultralytics yaml, e.g. yolov5n.yaml, name of a torchvision detector or classifier, unet, unet_ENCODER",
     )
     weights: Path | None = Field(None, description="checkpoint, or plain state dict that fills what fits")
     width: float | None = Field(None, gt=0, le=4, description="replaces the architecture's width multiple")
     depth: float | None = Field(None, gt=0, le=4, description="replaces the yaml's depth multiple")
     proposals: ProposalsConfig | None = Field(None, description="regions of a two-stage detector")
     boundary: bool | None = Field(None, description="whether a U-Net also says where objects end; null does")
+
+    smoothing: float | None = Field(
+        None, ge=0, lt=1, description="share of a label that a classifier spreads over all classes in training"
+    )
 
     @property
     def architecture(self) -> str:
@@ -52,6 +59,10 @@ class ModelConfig(BaseModel):
     def family(self) -> FamilyName:
         """The family that the model is of, by the name of its architecture, or by the kind of its checkpoint."""
         name = self.architecture
+        if name in CLASSIFIERS:
+            return "classifier"
+        if name in TEXTS:
+            return "text"
         if name == UNET or name.startswith(f"{UNET}_"):
             return "unet"
         return "torchvision" if name.startswith(TORCHVISION) or (not name and self._is_safetensors) else "yolo"

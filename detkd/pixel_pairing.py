@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
-from detkd.adapters.base import SegmenterAdapter, TwoStageAdapter
+from detkd.adapters.base import ClassifierAdapter, SegmenterAdapter, TwoStageAdapter
 from detkd.detections import candidates, detect
+from detkd.errors import AdapterError
 from detkd.matching import check_one_to_one, match_classes, match_levels, no_common_classes, pick_classes
 from detkd.pairing import select
 from detkd.rendering import PrototypeShapes, RegionShapes, render, whole_boxes
 from detkd.second_stage import mask, with_regions
-from detkd.types import PixelPredictions, SegmenterOutputs
+from detkd.types import ClassifierOutputs, PixelPredictions, SegmenterOutputs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,7 +42,8 @@ class PixelPairing:
         scale: Side of the teacher's input as a multiple of the student's.
 
     Raises:
-        AdapterError: If `classes` names a class that is not there, or one of the teacher's for several of a softmax.
+        AdapterError: If the teacher is a classifier, or `classes` names a class that is not there, or one of the teacher's
+            for several of a softmax.
     """
 
     def __init__(
@@ -52,8 +54,14 @@ class PixelPairing:
         classes: Mapping[str, str] | None = None,
         scale: float = 1.0,
     ) -> None:
+        if isinstance(teacher, ClassifierAdapter):
+            raise AdapterError(
+                f"Expected a segmenter or a detector as teacher of a segmenter, but {type(teacher.model).__name__} is a "
+                "classifier. Classifiers teach classifiers."
+            )
         self.scale = scale
-        self._student, self._teacher = student, teacher
+        self._student = student
+        self._teacher: DetectorAdapter | SegmenterAdapter = teacher
         self._classes = match_classes(student.class_names, teacher.class_names, classes)
         if student.softmax and self._classes is not None:
             check_one_to_one(self._classes[1], teacher.class_names)
@@ -93,6 +101,7 @@ class PixelPairing:
             Logits in float32, first of the classes; then of boundaries, where both know them.
         """
         if not isinstance(teacher, SegmenterOutputs):
+            assert not isinstance(teacher, ClassifierOutputs), "refused when the two were paired"
             return (self._render(teacher, size),)
         other = None if self._classes is None else self._classes[1]
         heads = (_as_kind(_fold(teacher.heads[0], other), softmax=self._student.softmax), *teacher.heads[1:])

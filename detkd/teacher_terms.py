@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
-from detkd.adapters.base import SegmenterAdapter, TwoStageAdapter
+from detkd.adapters.base import ClassifierAdapter, SegmenterAdapter, TwoStageAdapter
 from detkd.aligners import make_aligner
 from detkd.detections import candidates, detect
 from detkd.errors import AdapterError
@@ -235,12 +235,17 @@ def detector_of(teacher: Teacher) -> DetectorAdapter:
     """The adapter of a detector's teacher.
 
     Raises:
-        AdapterError: If the teacher is a segmenter.
+        AdapterError: If the teacher is none.
     """
     if isinstance(teacher.adapter, SegmenterAdapter):
         raise AdapterError(
             f"Expected a detector as teacher of a detector, but {type(teacher.adapter.model).__name__} is a segmenter. "
             "Segmenters teach segmenters; detectors teach both."
+        )
+    if isinstance(teacher.adapter, ClassifierAdapter):
+        raise AdapterError(
+            f"Expected a detector as teacher of a detector, but {type(teacher.adapter.model).__name__} is a classifier. "
+            "Classifiers teach classifiers."
         )
     return teacher.adapter
 

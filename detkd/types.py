@@ -171,6 +171,36 @@ class PixelTargets(NamedTuple):
     boundary: Tensor | None = None
 
 
-# What a model of either kind computed, and what the labels of its pictures say.
-Outputs = DetectorOutputs | SegmenterOutputs
-Labels = Targets | PixelTargets
+@dataclass(frozen=True)
+class ClassifierOutputs:
+    """What a classifier computed for one batch of pictures or sentences.
+
+    Attributes:
+        features: Feature maps, finest first, each [B, C_l, H_l, W_l]; of sentences the hidden states behind the embedding
+            and behind each layer, [B, C_l, L, 1].
+        logits: Class logits before the softmax, [B, C].
+        embedding: What the last linear layer sees, [B, D].
+        attentions: Attention probabilities of each layer, [B, H_l, L, L]; none of models without attention.
+        tokens: Which of a sentence's tokens are no padding, [B, L]; None for pictures.
+    """
+
+    features: tuple[Tensor, ...]
+    logits: Tensor
+    embedding: Tensor
+    attentions: tuple[Tensor, ...] = ()
+    tokens: Tensor | None = None
+
+
+class ClassTargets(NamedTuple):
+    """The labels of a batch, one for each picture or sentence.
+
+    Attributes:
+        classes: Index of the student's class, [B].
+    """
+
+    classes: Tensor
+
+
+# What a model of any kind computed, and what the labels of its pictures say.
+Outputs = DetectorOutputs | SegmenterOutputs | ClassifierOutputs
+Labels = Targets | PixelTargets | ClassTargets

@@ -2,9 +2,10 @@
 
 A loss works in one of several places. On feature maps, once for each common level; at the anchors, once for each dense head
 that both models have (of a two-stage detector, on its region proposal network); on the regions that the student's second
-stage was shown, or those that its mask head was; at the pixels of a segmenter, once for each head that both models have. B
-images, C common classes, A anchors of the common levels, R regions of all images, N detections of the teacher, M labels or
-mask prototypes; boxes are (x1, y1, x2, y2) in pixels of the student's input.
+stage was shown, or those that its mask head was; at the pixels of a segmenter, once for each head that both models have; on
+the classes of a classifier, or on the attention of each of its layers. B images, C common classes, A anchors of the common
+levels, R regions of all images, N detections of the teacher, M labels or mask prototypes; boxes are (x1, y1, x2, y2) in
+pixels of the student's input.
 """
 
 from __future__ import annotations
@@ -80,6 +81,20 @@ PIXEL_NAMES = {
     "teacher_pixels": "the same of the teacher, [B, K, H, W]",
     "pixel_weights": "how much each pixel counts: 0 where the label is ignored or the teacher says nothing, [B, H, W]",
     "pixel_labels": "index of the labelled channel, where K is 1 whether it is the class, -1 where ignored, [B, H, W]",
+}
+# Of classifiers, where LEVEL_NAMES offers the two features alone, those of sentences as [B, C_t, L, 1]; L tokens.
+CLASS_NAMES = {
+    "student_softmax_logits": "class logits, [B, C]; of samples of other classes than the common ones no row",
+    "teacher_softmax_logits": "class logits, [B, C]; the same rows",
+    "labels": "index of the class among the common ones, [B]; the same rows",
+    "student_embedding": "what the last linear layer sees, [B, D]",
+    "teacher_embedding": "what the last linear layer sees, [B, D_t]",
+}
+HIDDEN_NAMES = {"token_mask": "which tokens of a sentence are no padding, [B, L]"}
+ATTENTION_NAMES = {
+    "student_attention": "attention probabilities of a layer of the student's, [B, H, L, L]",
+    "teacher_attention": "those of the teacher's layer at the same share of its depth, [B, H_t, L, L]",
+    "token_mask": "which tokens of a sentence are no padding, [B, L]",
 }
 DETECTED_NAMES = {"detected_boxes", "detected_scores"}
 SOFTMAX_NAMES = {"student_softmax_logits", "teacher_softmax_logits"}

@@ -40,6 +40,8 @@ def recipes_for(student: ModelConfig) -> Path:
     """
     if student.family == "yolo":
         return RECIPES / "yolo.yaml"
+    if student.family in {"classifier", "text"}:
+        return RECIPES / ("classification.yaml" if student.family == "classifier" else "text.yaml")
     if student.family == "unet":
         return RECIPES / "unet.yaml"
     if student.architecture.startswith(TWO_STAGE):

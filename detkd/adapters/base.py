@@ -9,7 +9,14 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from detkd.types import DensePredictions, DetectorOutputs, MaskPredictions, RegionPredictions, SegmenterOutputs
+    from detkd.types import (
+        ClassifierOutputs,
+        DensePredictions,
+        DetectorOutputs,
+        MaskPredictions,
+        RegionPredictions,
+        SegmenterOutputs,
+    )
 
 # What a detector says at its anchors: independent classes, classes that exclude each other, or whether there is an object.
 DenseKind = Literal["sigmoid", "softmax", "objectness"]
@@ -145,4 +152,49 @@ class SegmenterAdapter(Protocol):
         """
 
 
-Adapter = DetectorAdapter | SegmenterAdapter
+@runtime_checkable
+class ClassifierAdapter(Protocol):
+    """A view of one classifier of pictures or sentences, teacher or student; see :class:`DetectorAdapter`.
+
+    Attributes:
+        model: The classifier, as whoever trains it calls it.
+        class_names: Names of the classes, in the order of the logits.
+        feature_channels: Channels of each level of features.
+        strides: Pixels of the network's input for one step on each level; 1 for sentences.
+        embedding_size: Numbers that the last linear layer sees.
+        attention_layers: How many layers say their attention.
+        tokenizer: What makes tokens of sentences, as JSON; None for a classifier of pictures.
+        example: An input that the model takes, a batch of one.
+    """
+
+    model: nn.Module
+    class_names: tuple[str, ...]
+    feature_channels: tuple[int, ...]
+    strides: tuple[int, ...]
+    embedding_size: int
+    attention_layers: int
+    tokenizer: str | None
+    example: Tensor
+
+    def attach(self) -> None:
+        """Install the hooks; call it on the model object that will run, after any copy was made."""
+
+    def detach(self) -> None:
+        """Remove the hooks and let go of captured tensors."""
+
+    def run(self, images: Tensor) -> None:
+        """Run a forward pass that the hooks see.
+
+        Args:
+            images: RGB in [0, 1], [B, 3, H, W]; or token ids, [B, 1, 1, L].
+        """
+
+    def take_outputs(self) -> ClassifierOutputs:
+        """Return what the latest forward pass computed, and let go of it.
+
+        Raises:
+            AdapterError: If no forward pass ran since the last call.
+        """
+
+
+Adapter = DetectorAdapter | SegmenterAdapter | ClassifierAdapter

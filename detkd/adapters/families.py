@@ -8,6 +8,7 @@ from torch import nn
 from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
 from torchvision.models.detection.ssd import SSD
 
+from detkd.adapters.classifier import HookedClassifierAdapter, Taps
 from detkd.adapters.fcos import FCOSAdapter
 from detkd.adapters.retinanet import RetinaNetAdapter
 from detkd.adapters.ssd import SSDAdapter
@@ -19,7 +20,7 @@ from detkd.errors import AdapterError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from detkd.adapters.base import DetectorAdapter, SegmenterAdapter
+    from detkd.adapters.base import Adapter, DetectorAdapter
 
 # A subclass is seen as its base: Mask R-CNN as Faster R-CNN, SSDlite as SSD.
 ADAPTERS: dict[type[nn.Module], Callable[[Any], DetectorAdapter]] = {
@@ -48,6 +49,8 @@ def make_adapter(model: nn.Module) -> DetectorAdapter:
     )
 
 
-def make_any_adapter(model: nn.Module) -> DetectorAdapter | SegmenterAdapter:
-    """View a model of any family, a segmenter or a detector; see :func:`make_adapter`."""
+def make_any_adapter(model: nn.Module) -> Adapter:
+    """View a model of any family, a classifier, a segmenter or a detector; see :func:`make_adapter`."""
+    if isinstance(getattr(model, "taps", None), Taps):
+        return HookedClassifierAdapter(model)
     return UNetAdapter(model) if is_segmenter(model) else make_adapter(model)

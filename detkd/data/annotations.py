@@ -72,6 +72,10 @@ class AnnotatedImage:
             segments=tuple(item.segment for item, _ in rows),
         )
 
+    def picture_bytes(self) -> bytes:
+        """The picture's file, to take a digest of."""
+        return self.path.read_bytes()
+
     def label_bytes(self) -> bytes:
         """What is labelled, as bytes to take a digest of."""
         return self.boxes.tobytes() + self.classes.tobytes() + self.crowd.tobytes()

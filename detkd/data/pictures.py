@@ -11,6 +11,7 @@ from detkd.errors import DataError
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import BinaryIO
 
     import numpy.typing as npt
 
@@ -26,11 +27,24 @@ def read_picture(path: Path) -> npt.NDArray[np.uint8]:
     Raises:
         DataError: If the file is no whole picture.
     """
+    return decode_picture(path, str(path))
+
+
+def decode_picture(file: Path | BinaryIO, name: str) -> npt.NDArray[np.uint8]:
+    """Decode a picture, [H, W, 3].
+
+    Args:
+        file: Where it is.
+        name: What it is called in an error.
+
+    Raises:
+        DataError: If the file is no whole picture.
+    """
     try:
-        with Image.open(path) as image:
+        with Image.open(file) as image:
             return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     except BROKEN as error:
-        raise DataError(f"{path}: expected a readable image, but: {error}.") from error
+        raise DataError(f"{name}: expected a readable image, but: {error}.") from error
 
 
 def read_size(path: Path) -> tuple[int, int]:

@@ -57,6 +57,10 @@ class SegmentedImage:
             )
         return labels
 
+    def picture_bytes(self) -> bytes:
+        """The picture's file, to take a digest of."""
+        return self.path.read_bytes()
+
     def label_bytes(self) -> bytes:
         """What is labelled, as bytes to take a digest of."""
         return self.masks.label_bytes()

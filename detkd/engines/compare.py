@@ -147,7 +147,7 @@ def _check(missing: Sequence[Sequence[RunConfig]]) -> None:
     """
     datasets: dict[Any, Any] = {}
     for config in (runs[0] for runs in missing if runs):
-        place = config.data, config.evaluate, config.family
+        place = config.data, config.evaluate, config.family, str(getattr(config, "classify", None))
         if place not in datasets:  # every image is decoded, but once
             datasets[place] = task_of(config).load_data(config)
         check_settings(config)
@@ -161,10 +161,11 @@ def _check(missing: Sequence[Sequence[RunConfig]]) -> None:
 def summarise(comparison: Comparison) -> dict[str, Any]:
     """Read the finished runs and pair them by seed; the result is what comparison.json holds."""
     results = {name: [_read_results(run) for run in runs] for name, runs in comparison.runs.items()}
+    first = comparison.metrics[0]
     teachers = [
         teacher["metrics"][comparison.split] for runs in results.values() for run in runs for teacher in run["teachers"]
     ]
-    best = max(teachers, key=lambda metrics: metrics["AP"], default=None)
+    best = max(teachers, key=lambda metrics: metrics[first], default=None)
     metrics = comparison.metrics
     teacher = None if best is None else {metric: best.get(metric) for metric in metrics}
     recipes = {name: _summarise_recipe(runs, comparison.split, metrics) for name, runs in results.items()}
@@ -173,9 +174,9 @@ def summarise(comparison: Comparison) -> dict[str, Any]:
         if name == comparison.baseline:
             continue
         recipe["difference"] = {metric: asdict(paired_difference(recipe[metric], baseline[metric])) for metric in metrics}
-        gap = None if teacher is None else teacher["AP"] - statistics.mean(baseline["AP"])
+        gap = None if teacher is None else teacher[first] - statistics.mean(baseline[first])
         # The share of a gap that is not there would be noise over noise.
-        recipe["gap_closed"] = recipe["difference"]["AP"]["mean"] / gap if gap is not None and gap > 0 else None
+        recipe["gap_closed"] = recipe["difference"][first]["mean"] / gap if gap is not None and gap > 0 else None
     return {
         "schema_version": SCHEMA_VERSION,
         "split": comparison.split,

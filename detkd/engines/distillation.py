@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from detkd.adapters.base import ClassifierAdapter
 from detkd.adapters.families import make_any_adapter
 from detkd.distiller import Distiller
 from detkd.kinds import kept_for
@@ -46,8 +47,9 @@ def build_distiller(
     device = next(student.parameters()).device
     for teacher in teachers:
         teacher.to(device)
+    adapter = make_any_adapter(student)
     distiller = Distiller(
-        make_any_adapter(student),
+        adapter,
         [
             live_teacher(model, spec)
             if spec.cache is None or pictures is None
@@ -59,7 +61,8 @@ def build_distiller(
         ensemble=config.ensemble,
         weights=[spec.share for spec in config.all_teachers],
     )
-    distiller.to(device).try_out(torch.zeros(1, 3, imgsz, imgsz, device=device))
+    example = adapter.example if isinstance(adapter, ClassifierAdapter) else torch.zeros(1, 3, imgsz, imgsz)
+    distiller.to(device).try_out(example.to(device))
     return distiller
 
 

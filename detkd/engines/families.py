@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from detkd.adapters.ultralytics import as_yolo, load_yolo
 from detkd.engines import ultralytics
+from detkd.engines.lightning.classification import ClassificationTraining, TextTraining
 from detkd.engines.lightning.detection import DetectionTraining
 from detkd.engines.lightning.segmentation import SegmentationTraining
 from detkd.engines.lightning.training import LightningEngine
 from detkd.evaluation import torchvision as torchvision_evaluation
 from detkd.evaluation import ultralytics as ultralytics_evaluation
-from detkd.models import torchvision, unet
+from detkd.models import classifier_files, torchvision, unet
 from detkd.models.ultralytics import build_yolo
 
 if TYPE_CHECKING:
@@ -83,18 +84,32 @@ class Family:
         checkpoint: Name of the student's file in the folder of a run.
         load: Reads such a file, for a size of input, None for the one that it was trained at.
         imgsz: Side in pixels of the input of a model that was read so.
-        build: Builds a model from its configuration, for classes, in a role, for a size of input; and says in a sentence
-            where its weights came from.
+        build: Builds a model from its configuration, for classes, in a role, for a size of input, with a tokenizer; and
+            says in a sentence where its weights came from.
         predictor: Makes of a model what gives its COCO results on image files, with COCO ground truth that names their ids,
-            at an `imgsz`; see :func:`detkd.evaluation.ultralytics.predict_coco`. None of segmenters.
+            at an `imgsz`; see :func:`detkd.evaluation.ultralytics.predict_coco`. None of all others.
     """
 
     engine: Engine
     checkpoint: str
     load: Callable[[Path, int | None], nn.Module]
     imgsz: Callable[[nn.Module], int]
-    build: Callable[[ModelConfig, Sequence[str], str, int], tuple[nn.Module, str]]
+    build: Callable[[ModelConfig, Sequence[str], str, int, str | None], tuple[nn.Module, str]]
     predictor: Callable[[nn.Module], Callable[..., list[dict[str, Any]]]] | None
+
+
+def _classifying(task: ClassificationTraining) -> Family:
+    """A family of classifiers."""
+    return Family(
+        engine=LightningEngine(task),
+        checkpoint="student.safetensors",
+        load=classifier_files.load_model,
+        imgsz=lambda model: int(cast("Any", model).architecture.imgsz),
+        build=lambda spec, names, role, imgsz, tokenizer: classifier_files.build_model(
+            spec, names, role=role, imgsz=imgsz, tokenizer=tokenizer
+        ),
+        predictor=None,
+    )
 
 
 FAMILIES = {
@@ -103,7 +118,7 @@ FAMILIES = {
         checkpoint="student.pt",
         load=lambda path, _: load_yolo(path).model.float(),  # takes any size
         imgsz=lambda model: int(cast("Any", model).args["imgsz"]),
-        build=lambda spec, names, role, _: build_yolo(spec, names, role=role),
+        build=lambda spec, names, role, *_: build_yolo(spec, names, role=role),
         predictor=lambda model: partial(ultralytics_evaluation.predict_coco, as_yolo(model)),
     ),
     "torchvision": Family(
@@ -111,7 +126,7 @@ FAMILIES = {
         checkpoint="student.safetensors",
         load=torchvision.load_model,
         imgsz=lambda model: int(cast("Any", model).architecture.imgsz),
-        build=lambda spec, names, role, imgsz: torchvision.build_model(spec, names, role=role, imgsz=imgsz),
+        build=lambda spec, names, role, imgsz, _: torchvision.build_model(spec, names, role=role, imgsz=imgsz),
         predictor=lambda model: partial(
             torchvision_evaluation.predict_coco, model, class_names=cast("Any", model).class_names
         ),
@@ -121,13 +136,17 @@ FAMILIES = {
         checkpoint="student.safetensors",
         load=unet.load_model,
         imgsz=lambda model: int(cast("Any", model).architecture.imgsz),
-        build=lambda spec, names, role, imgsz: unet.build_model(spec, names, role=role, imgsz=imgsz),
+        build=lambda spec, names, role, imgsz, _: unet.build_model(spec, names, role=role, imgsz=imgsz),
         predictor=None,
     ),
+    "classifier": _classifying(ClassificationTraining()),
+    "text": _classifying(TextTraining()),
 }
 
 
-def build_model(spec: ModelConfig, class_names: Sequence[str], *, role: str, imgsz: int) -> tuple[nn.Module, str]:
+def build_model(
+    spec: ModelConfig, class_names: Sequence[str], *, role: str, imgsz: int, tokenizer: str | None = None
+) -> tuple[nn.Module, str]:
     """Build a model of any family for a data set's classes, and fill it with weights.
 
     Args:
@@ -135,6 +154,7 @@ def build_model(spec: ModelConfig, class_names: Sequence[str], *, role: str, img
         class_names: Classes of the data set; an architecture is built for as many.
         role: ``student`` or ``teacher``, for messages.
         imgsz: Side of its input in pixels.
+        tokenizer: What makes tokens of sentences, as JSON; for those alone.
 
     Returns:
         The model in float32, and a sentence on where its weights came from.
@@ -143,9 +163,11 @@ def build_model(spec: ModelConfig, class_names: Sequence[str], *, role: str, img
         ConfigError: If neither architecture nor weights are given, or the architecture is unknown.
         WeightsError: If the weights are missing, unreadable or fit nothing.
     """
-    return FAMILIES[spec.family].build(spec, class_names, role, imgsz)
+    return FAMILIES[spec.family].build(spec, class_names, role, imgsz, tokenizer)
 
 
-def build_teacher(spec: TeacherConfig, class_names: Sequence[str], imgsz: int) -> tuple[nn.Module, str]:
+def build_teacher(
+    spec: TeacherConfig, class_names: Sequence[str], imgsz: int, tokenizer: str | None = None
+) -> tuple[nn.Module, str]:
     """Build a teacher for the size at which it sees a student's pictures of `imgsz` pixels; see :func:`build_model`."""
-    return build_model(spec, class_names, role="teacher", imgsz=round(imgsz * spec.scale))
+    return build_model(spec, class_names, role="teacher", imgsz=round(imgsz * spec.scale), tokenizer=tokenizer)

@@ -113,7 +113,8 @@ def check_settings(config: RunConfig) -> None:
         ConfigError: With one line for each fault.
     """
     for spec in (config.student, *(config.distill.all_teachers if config.distill is not None else ())):
-        if spec.weights is not None and not spec.weights.is_file():
+        folder = spec.family == "text" and spec.weights is not None and spec.weights.is_dir()  # of transformers
+        if spec.weights is not None and not spec.weights.is_file() and not folder:
             raise WeightsError(f"Expected a weights file, but there is none at {spec.weights}.")
     FAMILIES[config.student.family].engine.check(config)
 
@@ -126,14 +127,17 @@ def build_models(config: RunConfig, dataset: Any) -> tuple[nn.Module, list[nn.Mo
     """
     say = print if is_first_process() else _keep_quiet
     torch.manual_seed(config.train.seed)  # the same student for the same seed, with or without a teacher
-    student, origin = build_model(config.student, dataset.names, role="student", imgsz=config.train.imgsz)
+    tokenizer = getattr(dataset, "tokenizer", None)  # of sentences
+    student, origin = build_model(
+        config.student, dataset.names, role="student", imgsz=config.train.imgsz, tokenizer=tokenizer
+    )
     say(f"student: {origin}")
     _check_classes(task_of(config).class_names(student), dataset.names)
     if config.distill is None:
         return student, [], None
     teachers = []
     for spec in config.distill.all_teachers:
-        teacher, origin = build_teacher(spec, dataset.names, config.train.imgsz)
+        teacher, origin = build_teacher(spec, dataset.names, config.train.imgsz, tokenizer)
         say(f"teacher: {origin}")
         teachers.append(teacher)
     if config.distill.inherit:

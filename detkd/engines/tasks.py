@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from detkd.engines import detection, segmentation
+from detkd.engines import classification, detection, segmentation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,7 +58,7 @@ class Task(Protocol):
         """
 
 
-TASKS: dict[str, Task] = {"detect": detection, "segment": segmentation}
+TASKS: dict[str, Task] = {"detect": detection, "segment": segmentation, "classify": classification}
 
 
 def task_of(config: RunConfig) -> Task:

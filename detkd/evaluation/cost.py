@@ -6,7 +6,7 @@ import statistics
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -16,7 +16,7 @@ from detkd.modes import evaluating
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from torch import nn
+    from torch import Tensor, nn
 
 WARM_UP = 3
 ROUNDS = 15
@@ -40,21 +40,22 @@ class ModelCost:
 def measure_cost(models: Mapping[str, nn.Module], imgsz: int) -> dict[str, ModelCost]:
     """Measure models side by side on the CPU, in evaluation mode, on one square image.
 
-    Their passes are interleaved, so that noise of the machine hits all of them equally. Training modes are restored.
+    A model that takes something else says so in its ``taps``. Their passes are interleaved, so that noise of the machine
+    hits all of them equally. Training modes are restored.
     """
-    images = torch.zeros(1, 3, imgsz, imgsz)
+    inputs = {name: _example(model, imgsz) for name, model in models.items()}
     times: dict[str, list[float]] = {name: [] for name in models}
     flops = {}
     with ExitStack() as stack, torch.no_grad():
         for name, model in models.items():
             stack.enter_context(evaluating(model))
             with FlopCounterMode(display=False) as counter:
-                model(images)
+                model(inputs[name])
             flops[name] = counter.get_total_flops()
         for turn in range(WARM_UP + ROUNDS):
             for name, model in models.items():
                 start = time.perf_counter()
-                model(images)
+                model(inputs[name])
                 if turn >= WARM_UP:
                     times[name].append(time.perf_counter() - start)
     return {
@@ -65,3 +66,9 @@ def measure_cost(models: Mapping[str, nn.Module], imgsz: int) -> dict[str, Model
         )
         for name, model in models.items()
     }
+
+
+def _example(model: nn.Module, imgsz: int) -> Tensor:
+    """A batch of one: a square picture, unless the model says that it takes something else."""
+    taps: Any = getattr(model, "taps", None)
+    return torch.zeros(1, 3, imgsz, imgsz) if taps is None else taps.example()

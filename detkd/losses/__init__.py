@@ -6,9 +6,13 @@ the tensor of that name. See :mod:`detkd.vocabulary` for the names.
 
 from torch import nn
 
+from detkd.losses.adversarial import Adversarial, adversarial
 from detkd.losses.at import AT, at
+from detkd.losses.attention_map import AttentionMap, attention_map
 from detkd.losses.bckd import BCKD, bckd
 from detkd.losses.bounded_box import BoundedBox, bounded_box
+from detkd.losses.class_label import ClassLabel, class_label
+from detkd.losses.consistency import Consistency, consistency
 from detkd.losses.cross_kd import CrossKD
 from detkd.losses.cwd import CWD, cwd
 from detkd.losses.detection_label import DetectionLabel, detection_label
@@ -17,6 +21,7 @@ from detkd.losses.dkd import DKD, dkd
 from detkd.losses.fgd import FGD, object_weights
 from detkd.losses.fitnet import FitNet, fitnet
 from detkd.losses.hard_label import HardLabel, hard_label
+from detkd.losses.hidden_state import HiddenState, hidden_state
 from detkd.losses.ld import LD, box_ld, ld, valuable_region
 from detkd.losses.mask_kd import MaskKD, mask_kd
 from detkd.losses.mgd import MGD
@@ -34,9 +39,13 @@ from detkd.losses.soft_kl import SoftKL, soft_kl
 from detkd.losses.sp import SP, sp
 
 LOSSES: dict[str, type[nn.Module]] = {
+    "adversarial": Adversarial,
     "at": AT,
+    "attention_map": AttentionMap,
     "bckd": BCKD,
     "bounded_box": BoundedBox,
+    "class_label": ClassLabel,
+    "consistency": Consistency,
     "cross_kd": CrossKD,
     "cwd": CWD,
     "detection_label": DetectionLabel,
@@ -45,6 +54,7 @@ LOSSES: dict[str, type[nn.Module]] = {
     "fgd": FGD,
     "fitnet": FitNet,
     "hard_label": HardLabel,
+    "hidden_state": HiddenState,
     "ld": LD,
     "mask_kd": MaskKD,
     "mgd": MGD,
@@ -75,11 +85,16 @@ __all__ = [
     "PKD",
     "RKD",
     "SP",
+    "Adversarial",
+    "AttentionMap",
     "BoundedBox",
+    "ClassLabel",
+    "Consistency",
     "CrossKD",
     "DetectionLabel",
     "FitNet",
     "HardLabel",
+    "HiddenState",
     "MaskKD",
     "Pairwise",
     "PixelCWD",
@@ -90,16 +105,21 @@ __all__ = [
     "RegionMask",
     "ScoreL2",
     "SoftKL",
+    "adversarial",
     "at",
+    "attention_map",
     "bckd",
     "bounded_box",
     "box_ld",
+    "class_label",
+    "consistency",
     "cwd",
     "detection_label",
     "dist",
     "dkd",
     "fitnet",
     "hard_label",
+    "hidden_state",
     "ld",
     "mask_kd",
     "object_weights",

@@ -33,9 +33,14 @@ def plot_training(history: Sequence[dict[str, float]], path: Path, title: str, w
         axes = figure.add_subplot(rows, COLUMNS, index + 1)
         points = [(epoch, row[key]) for epoch, row in enumerate(history, start=1) if key in row]
         axes.plot(*zip(*points, strict=True), color="#009E73" if key == watched else "#0072B2")
-        axes.set_title("validation AP" if key == watched else key.removeprefix("train/"), fontsize=10)
+        axes.set_title(f"validation {_short(key)}" if key == watched else key.removeprefix("train/"), fontsize=10)
         axes.set_xlabel("epoch", fontsize=8)
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=110)
+
+
+def _short(metric: str) -> str:
+    """A metric's name without where ultralytics files it: AP for its mAP50-95(B)."""
+    return "AP" if "mAP50-95" in metric else metric.removeprefix("metrics/")

@@ -14,6 +14,7 @@ from detkd.vocabulary import image_of
 
 if TYPE_CHECKING:
     from detkd.types import (
+        ClassifierOutputs,
         DensePredictions,
         Detections,
         DetectorOutputs,
@@ -141,6 +142,31 @@ def scale_pixel_gradients(student: SegmenterOutputs, factors: Tensor) -> Segment
         student,
         features=tuple(_scaled(feature, factors) for feature in student.features),
         heads=tuple(replace(head, logits=_scaled(head.logits, factors)) for head in student.heads),
+    )
+
+
+@torch.no_grad()
+def class_label_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """A classifier's cross-entropy on each label, as CA-MKD weighs teachers by.
+
+    Args:
+        logits: [B, C].
+        labels: Index of the class, -1 where it is not among them, [B].
+
+    Returns:
+        [B], 0 where the label is -1.
+    """
+    return F.cross_entropy(logits.float(), labels, ignore_index=-1, reduction="none")
+
+
+def scale_class_gradients(student: ClassifierOutputs, factors: Tensor) -> ClassifierOutputs:
+    """The same for a classifier; see :func:`scale_gradients`."""
+    return replace(
+        student,
+        features=tuple(_scaled(feature, factors) for feature in student.features),
+        logits=_scaled(student.logits, factors),
+        embedding=_scaled(student.embedding, factors),
+        attentions=tuple(_scaled(attention, factors) for attention in student.attentions),
     )
 
 

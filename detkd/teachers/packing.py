@@ -31,6 +31,7 @@ class Kept:
         prototypes: Whether the mask prototypes are.
         levels: Levels whose feature maps are.
         pixels: Whether what a segmenter says at every pixel is; it has none of the above but levels.
+        embedding: Whether the embedding of a classifier is; it has none of the above but levels.
     """
 
     anchors: int
@@ -39,6 +40,7 @@ class Kept:
     prototypes: bool = False
     levels: tuple[int, ...] = ()
     pixels: bool = False
+    embedding: bool = False
 
     @classmethod
     def needed(cls, names: Collection[str], levels: Sequence[int], anchors: int) -> Kept:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from detkd.teachers.packing import Frame
+from detkd.teachers.packing_classes import ClassFrame
 from detkd.teachers.packing_pixels import PixelFrame
 from detkd.teachers.store import Field, View
-from detkd.types import SegmenterOutputs
+from detkd.types import ClassifierOutputs, SegmenterOutputs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -41,7 +42,7 @@ class Source:
         self.live, self.kept, self.pictures = live, kept, pictures
         first = View(next(iter(pictures.counts)), 0, 0)
         outputs = next(self.outputs([first], 1))
-        self.frame: Any = PixelFrame.of(outputs) if isinstance(outputs, SegmenterOutputs) else Frame.of(outputs)
+        self.frame: Any = _frame_of(outputs)
         self.fields = {name: Field.of(tensor[0]) for name, tensor in self.pack(outputs).items()}
 
     def pack(self, outputs: Outputs, *, like: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
@@ -73,6 +74,13 @@ class Source:
         """What all of it depends on."""
         teacher = {"weights": _digest(self.live.adapter.model), "scale": self.live.scale, "precision": self.live.precision}
         return {**self.pictures.fingerprint(), "teacher": teacher, "kept": {"anchors": self.kept.anchors}}
+
+
+def _frame_of(outputs: Outputs) -> ClassFrame | Frame | PixelFrame:
+    """What is the same for all pictures, of the outputs' kind."""
+    if isinstance(outputs, ClassifierOutputs):
+        return ClassFrame.of(outputs)
+    return PixelFrame.of(outputs) if isinstance(outputs, SegmenterOutputs) else Frame.of(outputs)
 
 
 def _digest(model: nn.Module) -> str:

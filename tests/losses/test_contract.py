@@ -121,11 +121,28 @@ def pixels(function: Callable[..., Tensor], **arguments: object) -> Loss:
     return call
 
 
+def hidden(student: Tensor, teacher: Tensor) -> Tensor:
+    """Hidden states of as many tokens as there are positions, every third of which is padding."""
+    states = [x.flatten(2) for x in (student, teacher)]
+    tokens = torch.arange(states[0].shape[2]).expand(len(student), -1) % 3 > 0
+    return losses.hidden_state(*states, tokens)
+
+
+def attending(student: Tensor, teacher: Tensor) -> Tensor:
+    """Attention of five tokens, the last of which is padding in the second sentence."""
+    attention = [accumulate(x)[..., :5].softmax(-1) for x in (student, teacher)]
+    tokens = torch.tensor([[True] * 5, [True] * 4 + [False]])[: len(student)]
+    return losses.attention_map(*attention, tokens, distance="kl")
+
+
 FEATURES = {
+    "adversarial": module(losses.Adversarial),
+    "attention_map": attending,
     "at": losses.at,
     "cwd": losses.cwd,
     "fgd": module(losses.FGD, LABELS, 4.0),
     "fitnet": losses.fitnet,
+    "hidden_state": hidden,
     "mgd": module(losses.MGD),
     "pairwise": partial(losses.pairwise, size=3),
     "pkd": losses.pkd,
@@ -142,6 +159,8 @@ EMBEDDINGS = {"rkd": losses.rkd}
 ANCHORS = {
     "bckd": boxed(losses.bckd),
     "bounded_box": refined,
+    "class_label": lambda s, t: losses.class_label(rows(s), rows(t), threshold=0.2),
+    "consistency": losses.consistency,
     "cross_kd": boxed(losses.CrossKD()),
     "detection_label": anchored,
     "dist": losses.dist,
@@ -178,8 +197,8 @@ def test_gradient_is_the_slope_and_the_teacher_gets_none(name: str) -> None:
     student, teacher = (x.requires_grad_() for x in inputs(name, torch.float64))
     CASES[name](student, teacher).backward()
     assert teacher.grad is None
-    if name in {"bckd", "cross_kd", "detection_label"}:
-        return  # they hold a weight of the boxes constant that follows the logits; their own files check them
+    if name in {"bckd", "cross_kd", "detection_label", "adversarial"}:
+        return  # they hold a weight constant that follows the logits, or climb; their own files check them
     assert torch.autograd.gradcheck(lambda s: CASES[name](s, teacher.detach()), (student,), atol=1e-6)
 
 
@@ -223,14 +242,14 @@ def test_large_numbers_stay_finite(name: str, size: float) -> None:
     assert torch.isfinite(student.grad).all()
 
 
-@pytest.mark.parametrize("name", sorted(set(CASES) - {"fgd", "mgd"}))
+@pytest.mark.parametrize("name", sorted(set(CASES) - {"adversarial", "fgd", "mgd"}))
 def test_it_compiles_without_graph_breaks(name: str) -> None:
     student, teacher = inputs(name)
     compiled = torch.compile(CASES[name], fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(student, teacher), CASES[name](student, teacher))
 
 
-@pytest.mark.parametrize("kind", [losses.FGD, losses.MGD])
+@pytest.mark.parametrize("kind", [losses.Adversarial, losses.FGD, losses.MGD])
 def test_modules_with_parameters_compile_without_graph_breaks(kind: type[torch.nn.Module]) -> None:
     student, teacher = inputs("mgd")
     rest = (LABELS, 4.0) if kind is losses.FGD else ()

@@ -51,6 +51,10 @@ class DetectionTraining:
         """Number of the training images."""
         return len(dataset.images("train"))
 
+    def inputs(self, batch: Batch) -> Tensor:
+        """RGB in [0, 1], [B, 3, S, S]."""
+        return batch.images.float() / 255
+
     def targets(self, batch: Batch) -> Targets:
         """The labels, as distillation takes them."""
         return padded_targets(batch.targets)

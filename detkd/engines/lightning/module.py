@@ -15,11 +15,12 @@ from detkd.seeds import seed_of
 from detkd.teachers.store import View
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 
     from detkd.distiller import Distiller
+    from detkd.engines.lightning.task import TrainingTask
     from detkd.lightning_config import OptimConfig
 
 _STUDENT, _DISTILLER = "student.", "distiller."
@@ -33,11 +34,11 @@ class StudentModule(LightningModule):
     the student's state dict under plain names, as if nothing else had been there, and the distiller's beside it.
 
     Args:
-        student: Called in training with a list of RGB pictures in [0, 1] and the batch's labels, it returns a dict of its
-            losses.
+        student: Called in training with a list of inputs, such as RGB pictures in [0, 1], and the batch's labels, it
+            returns a dict of its losses.
         distiller: The student's, or None to train it alone.
         optim: Optimizer and schedule.
-        targets: Gives a batch's labels as distillation takes them.
+        task: What it is trained for: it gives a batch's inputs, and its labels as distillation takes them.
         seed: Seed of everything that is drawn while it trains.
         replayed: Whether the batches' views come from a cache's.
 
@@ -50,7 +51,7 @@ class StudentModule(LightningModule):
         student: nn.Module,
         distiller: Distiller | None,
         optim: OptimConfig,
-        targets: Callable[[Any], Any],
+        task: TrainingTask,
         *,
         seed: int,
         replayed: bool,
@@ -60,7 +61,7 @@ class StudentModule(LightningModule):
         self.student = student.to(memory_format=torch.channels_last)
         self.distiller = distiller
         self.weight_log = WeightLog()
-        self._optim, self._targets, self._seed, self._replayed = optim, targets, seed, replayed
+        self._optim, self._task, self._seed, self._replayed = optim, task, seed, replayed
 
     def on_train_epoch_start(self) -> None:
         """Let every epoch draw from a seed of its own, so that a resumed run draws what an uninterrupted one does."""
@@ -68,7 +69,7 @@ class StudentModule(LightningModule):
 
     def training_step(self, batch: Any, index: int) -> Tensor:
         """The sum of the student's own losses, and what distillation adds to it."""
-        images = batch.images.float() / 255
+        images = self._task.inputs(batch)
         losses: dict[str, Tensor] = self.student(list(images), batch.targets)
         total = task = torch.stack([loss.float() for loss in losses.values()]).sum()
         terms: Mapping[str, Tensor] = {}
@@ -76,7 +77,7 @@ class StudentModule(LightningModule):
             self.distiller.epoch = self.current_epoch + index / float(self.trainer.num_training_batches)
             self.distiller.epochs = float(self.trainer.max_epochs or 1)
             views = [View(STAGE, view, image) for image, view in batch.addresses] if self._replayed else None
-            result = self.distiller(images, self._targets(batch), task, views)
+            result = self.distiller(images, self._task.targets(batch), task, views)
             self.weight_log.add(result.weights)
             # DDP waits for a gradient of every parameter, also of a term's that its schedule holds at 0.
             idle = sum((parameter.sum() for parameter in self.distiller.parameters()), task.new_zeros(())) * 0

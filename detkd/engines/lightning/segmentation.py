@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from torch import Tensor
+
     from detkd.config import SegmentationConfig
     from detkd.data.segmentation import SegmentationDataset
     from detkd.types import PixelTargets
@@ -62,6 +64,10 @@ class SegmentationTraining:
     def epoch_length(self, dataset: SegmentationDataset) -> int:
         """Number of the training images."""
         return len(dataset.images("train"))
+
+    def inputs(self, batch: PixelBatch) -> Tensor:
+        """RGB in [0, 1], [B, 3, S, S]."""
+        return batch.images.float() / 255
 
     def targets(self, batch: PixelBatch) -> PixelTargets:
         """The labels, as distillation takes them."""

@@ -8,18 +8,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from torch import nn
+    from torch import Tensor, nn
 
 
 class AddressedPictures(Protocol):
     """Training pictures that are addressed by image and view, and depend on nothing else, see :mod:`detkd.data.loading`.
 
     Attributes:
-        images: What is known of each image: its ``path``, the ``classes`` of its objects, and its ``label_bytes()``.
+        images: What is known of each image: its ``picture_bytes()`` and ``label_bytes()``, and of detectors the ``classes``
+            of its objects.
         augmentation: What is done to them, to squares of ``augmentation.imgsz`` pixels.
     """
 
-    images: Sequence[Any]
+    images: Any
     augmentation: Any
 
     def __len__(self) -> int:
@@ -59,6 +60,9 @@ class TrainingTask(Protocol):
 
     def epoch_length(self, dataset: Any) -> int:
         """Number of pictures in an epoch, also where fewer are shown, so that all runs have as many steps."""
+
+    def inputs(self, batch: Any) -> Tensor:
+        """What the student is called with, one after another: RGB in [0, 1], [B, 3, S, S], or token ids, [B, 1, 1, L]."""
 
     def targets(self, batch: Any) -> Any:
         """The labels, as distillation takes them."""

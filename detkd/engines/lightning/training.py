@@ -99,9 +99,7 @@ class LightningEngine:
 
             optim, _ = sections(config)
             place = trainer.global_rank, trainer.world_size
-            module = StudentModule(
-                student, distiller, optim, self.task.targets, seed=config.train.seed, replayed=replays(config)
-            )
+            module = StudentModule(student, distiller, optim, self.task, seed=config.train.seed, replayed=replays(config))
             averaging = Averaging(student, optim.ema) if optim.ema is not None else None
             judged = student if averaging is None else averaging.model
             judge = self.task.judge(config, dataset, student, *place)

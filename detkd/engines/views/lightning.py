@@ -93,7 +93,7 @@ class PictureViews:
         """Digests of all images and labels, taken once: each of several cached teachers asks for them."""
         images = self.pictures.images
         with ThreadPoolExecutor() as pool:
-            files = list(pool.map(lambda image: digest(image.path.read_bytes()), images))
+            files = list(pool.map(lambda image: digest(image.picture_bytes()), images))
         labels = [digest(image.label_bytes()) for image in images]
         return {
             "images": len(images),

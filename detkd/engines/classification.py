@@ -1,0 +1,135 @@
+"""Classification: its data, and how classifiers are judged at the end of a run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from detkd.adapters.families import make_any_adapter
+from detkd.data.class_batches import batches
+from detkd.data.class_folders import PictureDataset
+from detkd.data.text import TextDataset
+from detkd.errors import ConfigError
+from detkd.evaluation.classification import agreement, classification_metrics, predict_logits, reliability
+from detkd.evaluation.similarity import cka_table
+from detkd.files import write_text
+from detkd.matching import match_classes
+from detkd.models.classifier_files import read_tokenizer
+from detkd.modes import evaluating
+from detkd.report.classification import attention_panels, reliability_plot, similarity_plot
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from torch import Tensor, nn
+
+    from detkd.config import ClassificationConfig
+    from detkd.data.class_folders import ClassifiedPictures
+    from detkd.data.text import Sentences
+    from detkd.engines.tasks import Judged
+
+METRICS: tuple[str, ...] = ("accuracy", "NLL", "ECE")
+PICTURES = "reliability.png"
+WATCHED = "metrics/accuracy"
+ALIKE = 512  # samples that layers are compared on
+SHOWN = 6  # pictures whose attention is drawn
+
+
+def load_data(config: ClassificationConfig, splits: tuple[str, ...] | None = None) -> PictureDataset | TextDataset:
+    """Read the data set of a run, and refuse what is missing or broken in it.
+
+    Raises:
+        DetkdError: If anything is wrong.
+    """
+    how = config.classify
+    dataset: PictureDataset | TextDataset
+    if config.family == "text":
+        tokenizer = None if how.tokenizer is None else read_tokenizer(how.tokenizer)
+        dataset = TextDataset.load(
+            config.data, config.train.imgsz, subset=how.subset, vocabulary=how.vocabulary, tokenizer=tokenizer
+        )
+    else:
+        dataset = PictureDataset.load(config.data, config.train.imgsz, subset=how.subset, held_out=how.held_out)
+    missing = [split for split in splits or config.evaluate if split not in dataset.splits]
+    if missing:
+        raise ConfigError(f"evaluate: expected splits out of {list(dataset.splits)}, but got {missing}.")
+    return dataset
+
+
+def class_names(model: nn.Module) -> tuple[str, ...]:
+    """Classes of a classifier."""
+    return make_any_adapter(model).class_names
+
+
+def evaluate(
+    models: Mapping[str, Judged], dataset: PictureDataset | TextDataset, config: ClassificationConfig, folder: Path
+) -> dict[str, dict[str, Any]]:
+    """Accuracy, calibration and agreement with the first teacher of each model on every wanted split.
+
+    Of the last split the reliability of all models, and with a teacher how alike its layers and the student's are, as
+    pictures; a data set of sentences leaves its tokenizer in the folder.
+
+    A teacher of other classes is judged by nothing: its metrics are NaN.
+    """
+    report: dict[str, dict[str, Any]] = {role: {} for role in models}
+    curves = {}
+    for split in config.evaluate:
+        part = dataset.parts[split]
+        labels = torch.from_numpy(part.labels)
+        found = {
+            role: _in_words_of(judged, dataset.names, predict_logits(judged.model, batches(part, config.train.batch)))
+            for role, judged in models.items()
+        }
+        first = next((found[role] for role in models if role != "student"), None)
+        for role, logits in found.items():
+            report[role][split] = _metrics(logits, labels)
+            if first is not None and logits is not None and role == "student":
+                report[role][split]["agreement"] = agreement(logits, first)
+        curves = {role: reliability(logits, labels) for role, logits in found.items() if logits is not None}
+    reliability_plot(curves, folder / PICTURES)
+    roles = [role for role in models if role != "student"]
+    if roles:
+        _compare_layers(models["student"].model, models[roles[0]].model, dataset.parts[config.evaluate[-1]], folder)
+    if dataset.tokenizer is not None:
+        write_text(folder / "tokenizer.json", dataset.tokenizer)
+    return report
+
+
+def _metrics(logits: Tensor | None, labels: Tensor) -> dict[str, float]:
+    if logits is None:
+        return dict.fromkeys(METRICS, float("nan"))
+    return classification_metrics(logits, labels)
+
+
+def _in_words_of(judged: Judged, names: Sequence[str], logits: Tensor) -> Tensor | None:
+    """A model's logits in the order of the data set's classes; None where it lacks any of them."""
+    found = match_classes(names, class_names(judged.model), judged.classes)
+    if found is None or found[0] is not None:
+        return None
+    return logits if found[1] is None else logits[:, found[1]]
+
+
+def _compare_layers(student: nn.Module, teacher: nn.Module, part: ClassifiedPictures | Sentences, folder: Path) -> None:
+    """Draw how alike the layers of two models see the same samples, and of pictures where each of them looks."""
+    chosen = torch.linspace(0, len(part) - 1, min(ALIKE, len(part))).long().tolist()
+    inputs = next(batches(part, len(chosen), chosen))
+    features = {role: _features(model, inputs) for role, model in (("teacher", teacher), ("student", student))}
+    similarity_plot(cka_table(features["student"], features["teacher"]), folder / "similarity.png")
+    if inputs.shape[1] == 3:
+        shown = torch.linspace(0, len(inputs) - 1, min(SHOWN, len(inputs))).long()
+        maps = {role: [feature[shown].square().mean(1) for feature in found] for role, found in features.items()}
+        attention_panels(inputs[shown], maps, folder / "attention.png")
+
+
+@torch.no_grad()
+def _features(model: nn.Module, inputs: Tensor) -> tuple[Tensor, ...]:
+    adapter = make_any_adapter(model)
+    adapter.attach()
+    try:
+        with evaluating(model):
+            adapter.run(inputs)
+        return adapter.take_outputs().features
+    finally:
+        adapter.detach()

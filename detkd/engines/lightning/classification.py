@@ -1,0 +1,120 @@
+"""Classification, as Lightning trains it: labelled pictures or sentences in, accuracy out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import distributed, nn
+
+from detkd.data.augment import make_transforms
+from detkd.data.class_batches import ClassBatch, MovedPictures, TokenizedSentences, batches, collate
+from detkd.engines.lightning.loading import salt, sections
+from detkd.errors import ConfigError
+from detkd.evaluation.classification import classification_metrics, predict_logits
+from detkd.models.classifier_files import save_model
+from detkd.types import ClassTargets
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from detkd.config import ClassificationConfig
+    from detkd.data.class_folders import PictureDataset
+    from detkd.data.text import TextDataset
+    from detkd.engines.lightning.task import AddressedPictures
+
+
+class ClassificationTraining:
+    """The :class:`detkd.engines.lightning.task.TrainingTask` of classifiers of pictures, and base of that of sentences."""
+
+    watched = "metrics/accuracy"
+    title = "val accuracy"
+
+    def check(self, config: ClassificationConfig) -> None:
+        """Refuse what albumentations would refuse, and what only detectors have."""
+        if sections(config)[1].sampling != "plain":
+            raise ConfigError("loading.sampling: expected plain for a classifier.")
+        if config.augment:
+            make_transforms(config.augment)
+
+    def gather(self, samples: Sequence[ClassBatch]) -> ClassBatch:
+        """Make one batch of batches."""
+        return collate(samples)
+
+    def pictures(
+        self, config: ClassificationConfig, dataset: PictureDataset, student: nn.Module | None
+    ) -> AddressedPictures:
+        """The training pictures."""
+        del student
+        how = config.classify
+        return MovedPictures(
+            dataset.parts["train"], shift=how.shift, flip=how.flip, steps=config.augment or (), salt=salt(config)
+        )
+
+    def epoch_length(self, dataset: PictureDataset | TextDataset) -> int:
+        """Number of the training samples."""
+        return len(dataset.images("train"))
+
+    def inputs(self, batch: ClassBatch) -> Tensor:
+        """RGB in [0, 1], [B, 3, S, S]."""
+        return batch.images.float() / 255
+
+    def targets(self, batch: ClassBatch) -> ClassTargets:
+        """The labels, as distillation takes them."""
+        return ClassTargets(batch.targets)
+
+    def judge(
+        self,
+        config: ClassificationConfig,
+        dataset: PictureDataset | TextDataset,
+        student: nn.Module,
+        rank: int,
+        processes: int,
+    ) -> Callable[[nn.Module], Mapping[str, float]]:
+        """Accuracy and calibration of a model on the validation split."""
+        del student
+        part = dataset.parts[dataset.watched]
+        labels = torch.from_numpy(part.labels)
+
+        def judge(model: nn.Module) -> dict[str, float]:
+            for buffer in model.buffers() if processes > 1 else ():
+                distributed.broadcast(buffer, src=0)  # the one whose statistics are kept
+            places = range(rank, len(part), processes)
+            found = predict_logits(model, batches(part, config.train.batch, places)) if places else torch.empty(0)
+            if processes > 1:
+                gathered: list[Any] = [None] * processes
+                distributed.all_gather_object(gathered, found)
+                found = torch.empty(len(part), gathered[0].shape[1])
+                for turn, share in enumerate(gathered):
+                    found[turn::processes] = share
+            return {f"metrics/{name}": value for name, value in classification_metrics(found, labels).items()}
+
+        return judge
+
+    def save(self, model: nn.Module, path: Path) -> None:
+        """Write a model's tensors, with what it was built as and, of sentences, its tokenizer."""
+        save_model(model, path)
+
+
+class TextTraining(ClassificationTraining):
+    """The same for classifiers of sentences."""
+
+    def check(self, config: ClassificationConfig) -> None:
+        """Refuse what only pictures have."""
+        super().check(config)
+        if config.augment:
+            raise ConfigError("augment: expected none for sentences; remove it.")
+        if config.distill is not None and config.distill.views is not None:
+            raise ConfigError("distill.teacher.cache: what a teacher says of sentences is not kept; remove it.")
+
+    def pictures(self, config: ClassificationConfig, dataset: Any, student: nn.Module | None) -> AddressedPictures:
+        """The training sentences."""
+        del config, student
+        return TokenizedSentences(dataset.parts["train"])
+
+    def inputs(self, batch: ClassBatch) -> Tensor:
+        """Token ids, [B, 1, 1, L]."""
+        return batch.images
