@@ -165,6 +165,9 @@ class DetectionConfig(RunConfig):
 
     @model_validator(mode="after")
     def _engine(self) -> DetectionConfig:
+        averaged = self.distill is not None and any(teacher.ema is not None for teacher in self.distill.all_teachers)
+        if self.family == "yolo" and averaged:
+            raise ValueError("expected no teacher with `ema` for a YOLO student, which ultralytics trains")
         foreign = [key for key in _LIGHTNING if getattr(self, key) is not None] if self.family == "yolo" else []
         if foreign:
             raise ValueError(

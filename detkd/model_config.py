@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path  # noqa: TC003 - pydantic reads annotations at run time
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from detkd.teachers.live import PrecisionName  # noqa: TC001
 from detkd.weights import saved_name
@@ -85,6 +85,18 @@ class TeacherConfig(ModelConfig):
     cache: Path | None = Field(None, description="folder made by tools/cache_teacher.py, to read its outputs from")
     views: int = Field(8, ge=1, description="augmented pictures of each image in a cache")
     anchors: int = Field(512, ge=1, description="anchors of each picture in a cache, those with the best scores")
+
+    ema: float | None = Field(
+        None, gt=0, lt=1, description="decay of an average of the student's own weights that teaches it, instead of a model"
+    )
+    mirrored: bool = Field(False, description="whether it sees pictures mirrored, for `consistency`; of classifiers alone")
+
+    @model_validator(mode="after")
+    def _average(self) -> TeacherConfig:
+        given = [key for key in ("model", "weights", "cache") if getattr(self, key) is not None]
+        if self.ema is not None and (given or self.scale != 1):
+            raise ValueError(f"expected no {', '.join(given or ['scale'])} beside `ema`: the student itself is averaged")
+        return self
 
     @field_validator("scale")
     @classmethod

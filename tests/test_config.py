@@ -62,6 +62,7 @@ STUDENTS = {
 
 def test_every_shipped_recipe_is_valid(repository: Path) -> None:
     given = ["data=d.yaml", "distill.teacher.weights=t.pt"]
+<<<<<<< HEAD
     files = sorted((repository / "configs" / "recipes").glob("*.yaml"))
     assert {file.stem for file in files} == set(STUDENTS)
     for file in files:
@@ -71,6 +72,36 @@ def test_every_shipped_recipe_is_valid(repository: Path) -> None:
             assert name == "alone" or config.distill or "distill_model" in config.trainer, name
             for term in config.distill.terms if config.distill and file.stem == "unet" else ():
                 find_pixel_place(term)
+=======
+    own = {"classification": "classification/cnn_from_resnet18", "text": "text/transformer_from_bert"}
+    for file in sorted((repository / "configs" / "recipes").glob("*.yaml")):
+        for name, changes in yaml.safe_load(file.read_text()).items():
+            base = repository / "configs" / f"{own[file.stem]}.yaml" if file.stem in own else recipe
+            config = load_config(base, [*given, *(change.replace("{teacher}", "t.pt") for change in changes)])
+            assert name.startswith("alone") or config.distill or "distill_model" in config.trainer, name
+
+
+def test_the_kind_of_run_follows_the_student() -> None:
+    tree = {"name": "x", "data": "d", "distill": None}
+    for model in ("cnn", "resnet18", "bert", "lstm"):
+        config = parse_config({**tree, "student": {"model": model}})
+        assert (config.task, config.augment) == ("classify", ())
+    assert parse_config({**tree, "student": {"model": "unet_resnet18"}}).task == "segment"
+    assert parse_config({**tree, "student": {"model": "yolov5n.yaml"}}).task == "detect"
+    with pytest.raises(ConfigError, match=r"classify: unknown key"):
+        parse_config({**tree, "student": {"model": "unet"}, "classify": {}})
+
+
+def test_an_average_takes_no_model_beside_it_and_no_yolo() -> None:
+    def run(student: str, **teacher: object) -> dict[str, object]:
+        return {"name": "x", "data": "d", "student": {"model": student}, "distill": {"teacher": {"ema": 0.9, **teacher}}}
+
+    assert parse_config(run("cnn")).distill is not None
+    with pytest.raises(ConfigError, match="weights beside `ema`"):
+        parse_config(run("cnn", weights="t.safetensors"))
+    with pytest.raises(ConfigError, match="no teacher with `ema` for a YOLO"):
+        parse_config(run("yolov5n.yaml"))
+>>>>>>> wt-cls-d
 
 
 @pytest.mark.parametrize("scale", [0, 1.5, 3])

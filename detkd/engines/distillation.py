@@ -68,7 +68,13 @@ def build_distiller(
 
 def live_teacher(model: nn.Module, spec: TeacherConfig) -> LiveTeacher:
     """A teacher that runs."""
-    return LiveTeacher(make_any_adapter(model), scale=spec.scale, classes=spec.classes, precision=spec.precision)
+    return LiveTeacher(
+        make_any_adapter(model),
+        scale=spec.scale,
+        classes=spec.classes,
+        precision=spec.precision,
+        mirrored=spec.mirrored,
+    )
 
 
 def cache_source(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import platform
 import resource
@@ -74,7 +75,7 @@ def run_config(config: RunConfig, *, resume: bool = False) -> Path:
     models = {"student": Judged(family.load(folder / family.checkpoint, config.train.imgsz), family, {})}
     roles = ["teacher"] if len(teachers) == 1 else [f"teacher {number + 1}" for number in range(len(teachers))]
     for role, teacher, spec in zip(roles, teachers, config.distill.all_teachers if config.distill else (), strict=True):
-        models[role] = Judged(teacher.cpu(), FAMILIES[spec.family], spec.classes or {})
+        models[role] = Judged(teacher.cpu(), family if spec.ema is not None else FAMILIES[spec.family], spec.classes or {})
     costs = measure_cost({role: judged.model for role, judged in models.items()}, config.train.imgsz)
     metrics = task.evaluate(models, dataset, config, folder)
     report = {role: {**asdict(cost), "metrics": metrics[role]} for role, cost in costs.items()}
@@ -137,6 +138,10 @@ def build_models(config: RunConfig, dataset: Any) -> tuple[nn.Module, list[nn.Mo
         return student, [], None
     teachers = []
     for spec in config.distill.all_teachers:
+        if spec.ema is not None:
+            teachers.append(copy.deepcopy(student))
+            say(f"teacher: an average of the student's weights, decay {spec.ema:g}")
+            continue
         teacher, origin = build_teacher(spec, dataset.names, config.train.imgsz, tokenizer)
         say(f"teacher: {origin}")
         teachers.append(teacher)

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import torch.nn.functional as F
+
+from detkd.adapters.base import ClassifierAdapter
+from detkd.errors import AdapterError
+from detkd.types import ClassifierOutputs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,7 +26,7 @@ PrecisionName = Literal["float32", "bfloat16", "float16"]
 
 
 class LiveTeacher:
-    """A frozen detector or segmenter that sees what the student sees.
+    """A frozen model that sees what the student sees.
 
     Its convolutions work on channels-last memory, which saves a third of their time on a CPU and changes no value beyond
     rounding.
@@ -31,6 +36,11 @@ class LiveTeacher:
         scale: Side of the teacher's input as a multiple of the student's: a larger picture shows more detail.
         classes: Teacher's class for a student's class whose name differs, see :class:`detkd.pairing.Pairing`.
         precision: Type that its layers compute in (by autocast); None follows the student's training.
+        mirrored: Whether it sees pictures mirrored, another view of them; its feature maps are mirrored back.
+
+    Raises:
+        AdapterError: If it would see something else than classified pictures mirrored: what a detector says of places
+            would have to be mirrored back.
     """
 
     def __init__(
@@ -40,12 +50,19 @@ class LiveTeacher:
         scale: float = 1.0,
         classes: Mapping[str, str] | None = None,
         precision: PrecisionName | None = None,
+        mirrored: bool = False,
     ) -> None:
+        if mirrored and not (isinstance(adapter, ClassifierAdapter) and adapter.tokenizer is None):
+            raise AdapterError(
+                f"Expected a classifier of pictures as teacher that sees them `mirrored`, but "
+                f"{type(adapter.model).__name__} is none. Leave it out."
+            )
         adapter.model.requires_grad_(False).eval().to(memory_format=torch.channels_last)
         self.adapter = adapter
         self.scale = scale
         self.classes = classes
         self.precision = precision
+        self.mirrored = mirrored
 
     def attach(self) -> None:
         """Install the hooks."""
@@ -60,10 +77,15 @@ class LiveTeacher:
         """Run the model; see :class:`detkd.teachers.base.Teacher`."""
         if self.scale != 1:
             images = F.interpolate(images, scale_factor=self.scale, mode="bilinear", antialias=self.scale < 1)
+        if self.mirrored:
+            images = images.flip(-1)
         with self._autocast(images.device.type):
             self.adapter.run(images.contiguous(memory_format=torch.channels_last))
         with torch.autocast(images.device.type, enabled=False):  # boxes are decoded exactly
-            return self.adapter.take_outputs()
+            outputs = self.adapter.take_outputs()
+        if self.mirrored and isinstance(outputs, ClassifierOutputs):
+            return replace(outputs, features=tuple(feature.flip(-1) for feature in outputs.features))
+        return outputs
 
     def _autocast(self, device: str) -> AbstractContextManager[None]:
         if self.precision is None:

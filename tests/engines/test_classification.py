@@ -109,6 +109,19 @@ def test_several_teachers_teach_together(ensemble: str, pictures: Path, teacher:
     assert len(results["teachers"]) == 2
 
 
+def test_an_average_of_the_student_teaches_it(pictures: Path, tmp_path: Path) -> None:
+    spec = {"ema": 0.9, "mirrored": True}
+    config = configure_classes(pictures, output=tmp_path, distill={"teacher": spec, "terms": {"consistency": {}, "at": {}}})
+    results = results_of(config)
+    assert results["history"][-1]["train/consistency"] > 0
+    student, average = (section["metrics"]["test"] for section in (results["student"], results["teachers"][0]))
+    assert student["NLL"] != average["NLL"]
+    assert average["accuracy"] > 0.5  # it has learnt, as one that stayed as it began could not
+    saved = torch.load(tmp_path / "run" / "lightning" / "last.ckpt", weights_only=True)
+    assert saved["callbacks"]["Averaging teacher 1"]["steps"] == 10
+    assert not [name for name in saved["state_dict"] if "teacher" in name]
+
+
 def test_a_cached_teacher_says_what_a_live_one_says(pictures: Path, teacher: Path, tmp_path: Path) -> None:
     distill = taught_by(teacher, terms={"soft_kl": {}, "rkd": {}, "at": {}})
     distill["teacher"] |= {"cache": str(tmp_path / "cache"), "views": 2}

@@ -26,7 +26,7 @@ def test_recipes_follow_the_student() -> None:
         for config in ROOT.glob("configs/*/*.yaml")
         if config.parent.name not in {"recipes", "demo"}
     }
-    assert found == {"yolo": "yolo.yaml", "faster_rcnn": "faster_rcnn.yaml", "unet": "unet.yaml"}
+    assert found == {name: f"{name}.yaml" for name in ("yolo", "faster_rcnn", "unet", "classification", "text")}
     assert recipes_for(ModelConfig(weights=Path("student.pt"))).name == "yolo.yaml"
     for spec in ({"model": "retinanet_resnet50_fpn"}, {"weights": "student.safetensors"}):
         with pytest.raises(ConfigError, match="--recipes: expected a file for a student of"):

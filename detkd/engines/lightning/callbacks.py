@@ -65,15 +65,24 @@ class Averaging(Callback):
     Args:
         student: The student, before any hook is installed.
         decay: Share of the average that a step keeps.
+        model: A model like the student that becomes the average, such as a teacher; None makes one.
+        name: What it is called in checkpoints, where there may be several.
 
     Attributes:
         model: The average, a model of its own.
     """
 
-    def __init__(self, student: nn.Module, decay: float) -> None:
-        self._student, self._decay = student, decay
+    def __init__(self, student: nn.Module, decay: float, model: nn.Module | None = None, name: str = "average") -> None:
+        self._student, self._decay, self._name = student, decay, name
         self._average = AveragedModel(student, multi_avg_fn=self._average_tensors, use_buffers=True)
+        if model is not None:
+            self._average.module = model
         self._steps = 0
+
+    @property
+    def state_key(self) -> str:
+        """Key of its state in checkpoints."""
+        return f"{type(self).__name__} {self._name}"
 
     @property
     def model(self) -> nn.Module:

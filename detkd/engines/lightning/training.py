@@ -101,6 +101,12 @@ class LightningEngine:
             place = trainer.global_rank, trainer.world_size
             module = StudentModule(student, distiller, optim, self.task, seed=config.train.seed, replayed=replays(config))
             averaging = Averaging(student, optim.ema) if optim.ema is not None else None
+            specs = [] if distiller is None or config.distill is None else config.distill.all_teachers
+            taught = [
+                Averaging(student, spec.ema, model, f"teacher {number}")
+                for number, (spec, model) in enumerate(zip(specs, distiller.teachers if distiller else (), strict=True), 1)
+                if spec.ema is not None
+            ]
             judged = student if averaging is None else averaging.model
             judge = self.task.judge(config, dataset, student, *place)
             watching = Watching(
@@ -110,7 +116,7 @@ class LightningEngine:
             console = None if trainer.is_global_zero else Console(quiet=True)
             with TrainingProgress(folder.name, config.train.epochs, console) as progress:
                 trainer.callbacks += [Distilling(distiller, module.weight_log)] if distiller is not None else []
-                trainer.callbacks += [averaging] if averaging is not None else []
+                trainer.callbacks += [*([averaging] if averaging is not None else []), *taught]
                 trainer.callbacks += [watching, Showing(progress, watching.rows, self.task.title, self.task.watched)]
                 trainer.fit(module, loader, ckpt_path=folder / self.LAST_CHECKPOINT if resume else None)
         return TrainingResult(
