@@ -39,7 +39,11 @@ def test_a_term_is_left_out_by_null_but_one_must_stay(recipe: Path) -> None:
 def test_every_shipped_configuration_is_valid(repository: Path) -> None:
     files = sorted(set((repository / "configs").rglob("*.yaml")) - set((repository / "configs" / "recipes").iterdir()))
     tasks = {file.parent.name: load_config(file, ["data=d.yaml"]).task for file in files}
-    assert tasks == {"demo": "detect", "yolo": "detect", "faster_rcnn": "detect", "unet": "segment"}
+    detect, classify = (
+        dict.fromkeys(("demo", "yolo", "faster_rcnn"), "detect"),
+        dict.fromkeys(("classification", "text"), "classify"),
+    )
+    assert tasks == {**detect, **classify, "unet": "segment"}
 
 
 def test_the_shipped_unets_learn_by_what_a_segmenter_offers(repository: Path) -> None:
