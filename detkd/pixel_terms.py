@@ -82,7 +82,7 @@ class PixelTerms(nn.Module):
     def confidence_loss(self, teacher: SegmenterOutputs, targets: PixelTargets, size: tuple[int, int]) -> Tensor:
         """How badly the teacher says the labelled classes of each image, [B]."""
         del size
-        return pixel_label_loss(teacher.heads[0], self.pairing.labels(targets.classes))
+        return pixel_label_loss(teacher.heads[0], self.pairing.labels(targets.classes.clamp(min=-1)))
 
     def forward(
         self,
@@ -114,10 +114,10 @@ class PixelTerms(nn.Module):
 
     def _heads(self, student: SegmenterOutputs, teacher: SegmenterOutputs, targets: PixelTargets) -> list[dict[str, Any]]:
         """What is offered under ``PIXEL_NAMES`` for each head that both have."""
-        known = targets.classes >= 0
+        known = targets.classes != -1
         boundary = known.new_zeros(()) if targets.boundary is None else targets.boundary
-        labelled = known if targets.boundary is not None else torch.zeros_like(known)
-        labels = self.pairing.labels(targets.classes), torch.where(labelled, boundary.long(), -1)
+        labelled = targets.classes >= 0 if targets.boundary is not None else torch.zeros_like(known)
+        labels = self.pairing.labels(targets.classes.clamp(min=-1)), torch.where(labelled, boundary.long(), -1)
         heads = zip(self.pairing.student_heads(student.heads), teacher.heads, labels, strict=False)
         return [_pixel_tensors(own, other, label, known) for own, other, label in heads]
 

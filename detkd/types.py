@@ -163,7 +163,8 @@ class PixelTargets(NamedTuple):
     """The labels of a batch of pictures, pixel by pixel.
 
     Attributes:
-        classes: 0 for the background, 1 + the index of the class, -1 where the label says nothing, [B, H, W] of int64.
+        classes: 0 for the background, 1 + the index of the class, -1 where nothing is to be learnt, -2 where there is no
+            label but a teacher may speak, [B, H, W] of int64.
         boundary: Whether a pixel lies where an object ends, [B, H, W] of bool; None where no boundaries are learnt.
     """
 

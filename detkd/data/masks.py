@@ -29,7 +29,8 @@ class PixelLabels(NamedTuple):
     """What a picture of H × W pixels shows, and where.
 
     Attributes:
-        classes: 0 for the background, 1 + the index of the class, -1 where the label says nothing, [H, W].
+        classes: 0 for the background, 1 + the index of the class, -1 where nothing is to be learnt, -2 where there is no
+            label, [H, W].
         instances: 0 outside of objects, else the object's number from 1, [H, W].
         labels: Class index of each of the N objects, [N]; one that others cover has no pixel.
     """
@@ -138,14 +139,14 @@ class DrawnMasks:
 
 @dataclass(frozen=True)
 class Unlabelled:
-    """A picture of which labels say nothing."""
+    """A picture without labels, of which a teacher may speak."""
 
     height: int
     width: int
 
     def decode(self) -> PixelLabels:
-        """Labels that say nothing."""
-        classes = np.full((self.height, self.width), -1, np.int16)
+        """Nowhere a label."""
+        classes = np.full((self.height, self.width), -2, np.int16)
         return PixelLabels(classes, np.zeros(classes.shape, np.int32), np.zeros(0, np.int64))
 
     def label_bytes(self) -> bytes:
