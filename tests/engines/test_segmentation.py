@@ -201,6 +201,7 @@ def test_every_step_sees_what_the_teacher_draws(shapes: Path, yolo_segmenter: Pa
         folder = run(shapes, tmp_path, name=weights.stem, distill=distill, train=ONCE)
         assert (results(folder)["history"][0]["train/pixel_kl"] > 0) == speaks
 
+
 @pytest.mark.parametrize("file", ["the first epoch", "the second epoch"])
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(
     discs: Path, unet_teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
