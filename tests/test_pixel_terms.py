@@ -128,6 +128,21 @@ def test_pixels_are_those_of_both_weighted_by_teacher_and_label() -> None:
     assert result.terms["pixel_probe"] == pytest.approx(expected.item(), rel=1e-5)
 
 
+def test_a_teacher_speaks_of_what_has_no_label_but_not_of_what_is_ignored() -> None:
+    student, teacher = TinySegmenter(boundary=True), live(TinySegmenter(boundary=True, seed=1))
+    targets = labels(BATCH, SIZE, boundary=True)
+    assert targets.boundary is not None
+    found = {}
+    for name, value in (("ignored", -1), ("unlabelled", -2)):
+        nothing = PixelTargets(torch.full_like(targets.classes, value), torch.zeros_like(targets.boundary))
+        result, gradients = step(student, make(student, [teacher], "pixel_kl", "pixel_label"), nothing)
+        found[name] = (result.terms, gradients)
+    assert not any(found["ignored"][0].values())
+    assert not found["ignored"][1]
+    assert all(value > 0 for value in found["unlabelled"][0].values())
+    assert "head.weight" in found["unlabelled"][1]
+
+
 def test_a_detector_weighs_only_where_it_says_something() -> None:
     student, teacher = TinySegmenter(), live(faster_rcnn())
     distiller = make(student, [teacher], "label_probe")
