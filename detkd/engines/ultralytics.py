@@ -113,11 +113,15 @@ def training_views(config: RunConfig, dataset: DetectionDataset, student: nn.Mod
         return load_views(arguments, max(UltralyticsAdapter(student).strides), config.distill.views)
 
 
-def _student_trainer() -> Any:
-    """Subclass ultralytics' trainer; made here because ultralytics is imported lazily."""
+def _student_trainer(student: nn.Module) -> Any:
+    """Subclass ultralytics' trainer for the student's task; made here because ultralytics is imported lazily."""
     from ultralytics.models.yolo.detect import DetectionTrainer
+    from ultralytics.models.yolo.segment import SegmentationTrainer
+    from ultralytics.nn.tasks import SegmentationModel
 
-    class StudentTrainer(DetectionTrainer):  # type: ignore[misc]
+    base: Any = SegmentationTrainer if isinstance(student, SegmentationModel) else DetectionTrainer
+
+    class StudentTrainer(base):  # type: ignore[misc]
         """ultralytics' trainer for a student that detkd has built, with detkd's progress."""
 
         def __init__(self, student: nn.Module, overrides: dict[str, Any], progress: TrainingProgress) -> None:
@@ -185,7 +189,8 @@ def run_trainer(
     quiet = contextlib.nullcontext() if arguments["verbose"] else _silence()
     title = Path(arguments["project"]).name
     with quiet, TrainingProgress(title, arguments["epochs"]) as progress:
-        kind = _student_trainer() if views is None else replaying(_student_trainer(), views)
+        base = _student_trainer(student)
+        kind = base if views is None else replaying(base, views)
         if distiller is not None:
             kind = distilling(kind, lambda *_: distiller)
         trainer = kind(student, arguments, progress)

@@ -55,7 +55,7 @@ def build_yolo(spec: ModelConfig, class_names: Sequence[str], *, role: str) -> t
 
 
 def _from_yaml(spec: ModelConfig, classes: int, role: str) -> Any:
-    from ultralytics.nn.tasks import DetectionModel, yaml_model_load
+    from ultralytics.nn.tasks import DetectionModel, SegmentationModel, yaml_model_load
 
     try:
         tree = copy.deepcopy(yaml_model_load(spec.model))
@@ -71,4 +71,5 @@ def _from_yaml(spec: ModelConfig, classes: int, role: str) -> Any:
         tree["scales"][scale][1] = spec.width
     if spec.depth is not None:
         tree["scales"][scale][0] = spec.depth
-    return DetectionModel(tree, nc=classes, verbose=False)
+    kind = SegmentationModel if "Segment" in str(tree["head"][-1][2]) else DetectionModel
+    return kind(tree, nc=classes, verbose=False)
