@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -37,6 +36,16 @@ class ClassBatch(NamedTuple):
     addresses: list[Address]
 
 
+class Moves(NamedTuple):
+    """How pictures are moved, as a cache of their teacher names it.
+
+    Attributes:
+        square: Their side in pixels, and the moves.
+    """
+
+    square: dict[str, Any]
+
+
 class MovedPictures(Dataset[ClassBatch]):
     """Augmented pictures with their classes; a picture depends on its address, the augmentation and the salt alone.
 
@@ -61,7 +70,7 @@ class MovedPictures(Dataset[ClassBatch]):
         salt: str = "",
     ) -> None:
         self.images, self.shift, self.flip, self.salt = pictures, shift, flip, salt
-        self.augmentation = SimpleNamespace(imgsz=pictures.pixels.shape[2])
+        self.augmentation = Moves({"imgsz": pictures.pixels.shape[2], "shift": shift, "flip": flip})
         self._compose = import_albumentations().Compose(make_transforms(steps)) if steps else None
 
     def __len__(self) -> int:

@@ -219,3 +219,9 @@ def test_a_student_goes_on_from_a_checkpoint_of_another_size(data: Path, alone: 
     folder = run(data, tmp_path, student=student, train={"epochs": 1, "imgsz": 96, "batch": 4})
     assert results(folder)["student"]["gflops"] > 1.5 * results(alone)["student"]["gflops"]
     assert TINY_RCNN["model"] in (folder / "student.safetensors").read_bytes()[:4096].decode("ascii", "ignore")
+
+
+def test_an_average_of_a_detector_teaches_it(data: Path, tmp_path: Path) -> None:
+    found = results(run(data, tmp_path, distill={"teacher": {"ema": 0.9}, "terms": {"pkd": {}}}, train=ONCE))
+    assert found["history"][-1]["train/pkd"] > 0
+    assert found["teachers"][0]["parameters"] == found["student"]["parameters"]

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from detkd.config import ClassificationConfig
 from detkd.data.loading import training_loader
 from detkd.data.sampling import AddressSampler, repeat_factors
 from detkd.engines.views.lightning import PictureViews
@@ -54,10 +53,7 @@ def training_views(
         return None
     count = min(config.distill.views, config.train.epochs)
     pictures = task.pictures(config, dataset, student)
-    steps = [*(config.augment or ())]
-    if isinstance(config, ClassificationConfig):  # which moves pictures by itself
-        steps.append({"move": config.classify.model_dump(include={"shift", "flip"})})
-    return PictureViews(pictures, steps, count, gather=task.gather, workers=workers(config))
+    return PictureViews(pictures, config.augment or (), count, gather=task.gather, workers=workers(config))
 
 
 def make_loader(

@@ -17,7 +17,7 @@ class AddressedPictures(Protocol):
     Attributes:
         images: What is known of each image: its ``picture_bytes()`` and ``label_bytes()``, and of detectors the ``classes``
             of its objects.
-        augmentation: What is done to them, to squares of ``augmentation.imgsz`` pixels.
+        augmentation: What is done to them, ``augmentation.square`` saying how they become squares.
     """
 
     images: Any

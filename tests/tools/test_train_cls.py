@@ -1,0 +1,51 @@
+"""The command line that trains classifiers: one line for each fault and nothing written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.engines.classes import TINY, write_pictures
+from tests.tools.test_command_lines import call
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    tree = {
+        "name": "run",
+        "output": str(tmp_path / "runs"),
+        "data": str(write_pictures(tmp_path / "data", {"train": 4, "test": 2})),
+        "student": TINY,
+        "distill": None,
+        "train": {"epochs": 1, "imgsz": 32, "batch": 4},
+        "evaluate": ["test"],
+    }
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(tree))
+    return tmp_path / "config.yaml"
+
+
+def test_it_trains_and_names_what_it_wrote(config: Path, tmp_path: Path) -> None:
+    done = call("train_cls", "--config", str(config))
+    assert done.returncode == 0, done.stderr
+    for name in ("student.safetensors", "results.json", "reliability.png", "training.png"):
+        assert str(tmp_path / "runs" / "run" / name) in done.stdout.replace("\n", "")
+        assert (tmp_path / "runs" / "run" / name).is_file()
+
+
+@pytest.mark.parametrize(
+    ("tool", "override", "says"),
+    [
+        ("train_cls", "student.model=resnet19", "resnet19 is trained by tools/train_det.py"),
+        ("train_det", "train.seed=1", "cnn is trained by tools/train_cls.py"),
+        ("train_cls", "data=nowhere", "nowhere"),
+        ("train_cls", "student.width=9", "student.width"),
+    ],
+)
+def test_a_fault_is_one_line(tool: str, override: str, says: str, config: Path, tmp_path: Path) -> None:
+    done = call(tool, "--config", str(config), override)
+    assert done.returncode == 2, done.stderr
+    assert says in done.stderr
+    assert len([line for line in done.stderr.splitlines() if line.startswith("error:")]) == 1
+    assert not (tmp_path / "runs").exists()
