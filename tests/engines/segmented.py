@@ -13,15 +13,18 @@ from safetensors.torch import load_file
 
 from detkd.config import parse_config
 from detkd.data.masks import encode_mask
+from detkd.engines import run as running
 from detkd.engines.lightning.training import LAST_CHECKPOINT
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from torch import Tensor
+    import pytest
+    from torch import Tensor, nn
 
     from detkd.config import RunConfig
+    from detkd.distiller import Distiller
 
 TINY_UNET = {"model": "unet", "width": 0.25}
 QUICK = {"lr": 0.01, "warmup_epochs": 0, "schedule": "constant"}
@@ -57,7 +60,7 @@ def write_discs(root: Path, splits: Sequence[str] = ("train", "val"), side: int 
 
 def write_shapes(root: Path) -> Path:
     """Pictures of a disc and a square each, and a corner that is ignored, with COCO's annotations."""
-    names = {index: name for index, name in enumerate(SHAPES, start=1)}
+    names = dict(enumerate(SHAPES, start=1))
     for split in ("train", "val"):
         (root / "images" / split).mkdir(parents=True)
         images, annotations = [], []
@@ -119,6 +122,39 @@ def checkpoint_of(folder: Path) -> dict[str, Any]:
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     """Whether two states are equal to the last bit."""
     return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+class Watched:
+    """The teachers and the distiller of a run, and what they were before it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.built: list[tuple[Distiller, list[nn.Module]]] = []
+        self.before: list[dict[str, Tensor]] = []
+        build = running.build_distiller
+
+        def watch(student: Any, teachers: Any, *rest: Any) -> Distiller:
+            distiller = build(student, teachers, *rest)
+            self.built.append((distiller, list(teachers)))
+            self.before += [_copy(teacher.state_dict()) for teacher in teachers]
+            self.aligners = _copy(dict(distiller.named_parameters()))
+            return distiller
+
+        monkeypatch.setattr(running, "build_distiller", watch)
+
+    def check(self) -> None:
+        """The aligners have learnt, and the teachers have not."""
+        ((distiller, teachers),) = self.built
+        assert self.aligners
+        for name, value in distiller.named_parameters():
+            assert value.grad is not None, name
+            assert not torch.equal(value, self.aligners[name]), name
+        for teacher, before in zip(teachers, self.before, strict=True):
+            assert same(teacher.state_dict(), before)
+            assert all(parameter.grad is None for parameter in teacher.parameters())
+
+
+def _copy(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in state.items()}
 
 
 def _disc(size: tuple[int, int], row: int, column: int, radius: int) -> Any:

@@ -1,4 +1,4 @@
-"""Teachers of a U-Net read from a cache: the same training as beside the live teacher, a U-Net or a YOLO that draws masks."""
+"""Teachers of a U-Net read from a cache: the same training as beside the live one, a U-Net or a YOLO that draws masks."""
 
 from __future__ import annotations
 

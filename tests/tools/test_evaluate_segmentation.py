@@ -1,4 +1,4 @@
-"""The command line that evaluates a U-Net: all metrics of masks and pixels, objects told as chosen or as asked for, tiles."""
+"""The command line that evaluates a U-Net: metrics of masks and pixels, how objects are told from them, and tiles."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def test_two_recipes_are_compared_by_masks_and_pixels(
     write: Callable[..., Path], shapes_teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = write(name="table", distill={"teacher": {"weights": str(shapes_teacher)}}, evaluate=["val"])
-    assert call("compare", "--config", config, "--seeds", "0", "--only", "features") == 0
+    assert call("compare", "--config", config, "--seeds", "0", "--only", "features", "--jobs", "2") == 0
     folder = tmp_path / "runs" / "table"
     printed = capsys.readouterr().out
     assert printed.splitlines()[-1] == str(folder)
@@ -134,6 +134,7 @@ def test_each_fault_is_one_line_and_nothing_is_written(
         return {"teacher": {"weights": str(weights)}, **({} if terms is None else {"terms": terms}), **more}
 
     unknown = {"segment": {"picture": "fit"}}
+    detector = {"student": TINY, "data": str(data), "evaluate": ["val"]}
     faults: list[tuple[str, dict[str, Any], str]] = [
         ("train_seg", {"student": TINY}, "student.model: yolov5n.yaml is trained by tools/train_det.py"),
         ("train_det", {}, "student.model: unet is trained by tools/train_seg.py"),
@@ -150,11 +151,7 @@ def test_each_fault_is_one_line_and_nothing_is_written(
         ("train_seg", {"distill": taught(shapes_teacher, {"bckd": {}})}, "A segmenter learns by"),
         ("train_seg", {"distill": taught(unet_teacher)}, "classes"),  # of discs alone
         ("train_seg", {"evaluate": ["none"]}, "expected a split `none`"),
-        (
-            "train_det",
-            {"student": TINY, "data": str(data), "distill": taught(shapes_teacher)},
-            "Segmenters teach segmenters",
-        ),
+        ("train_det", {**detector, "distill": taught(shapes_teacher)}, "Segmenters teach segmenters"),
     ]
     for tool, changes, fault in faults:
         assert call(tool, "--config", write(**changes)) == 2, changes
