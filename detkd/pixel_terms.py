@@ -114,12 +114,12 @@ class PixelTerms(nn.Module):
 
     def _heads(self, student: SegmenterOutputs, teacher: SegmenterOutputs, targets: PixelTargets) -> list[dict[str, Any]]:
         """What is offered under ``PIXEL_NAMES`` for each head that both have."""
-        known = targets.classes != -1
+        known, unlabelled = targets.classes != -1, targets.classes == -2
         boundary = known.new_zeros(()) if targets.boundary is None else targets.boundary
         labelled = targets.classes >= 0 if targets.boundary is not None else torch.zeros_like(known)
         labels = self.pairing.labels(targets.classes.clamp(min=-1)), torch.where(labelled, boundary.long(), -1)
         heads = zip(self.pairing.student_heads(student.heads), teacher.heads, labels, strict=False)
-        return [_pixel_tensors(own, other, label, known) for own, other, label in heads]
+        return [_pixel_tensors(own, other, label, known, unlabelled) for own, other, label in heads]
 
 
 def find_pixel_place(name: str) -> Place:
@@ -161,10 +161,15 @@ def _place_of(name: str) -> Place | None:
 
 
 def _pixel_tensors(
-    student: PixelPredictions, teacher: PixelPredictions, labels: Tensor, known: Tensor
+    student: PixelPredictions, teacher: PixelPredictions, labels: Tensor, known: Tensor, unlabelled: Tensor
 ) -> dict[str, Tensor]:
-    """What is offered under ``PIXEL_NAMES`` for one pair of heads."""
-    weights = known.float() if teacher.weights is None else known * teacher.weights
+    """What is offered under ``PIXEL_NAMES`` for one pair of heads.
+
+    Where a detector finds nothing the labels know better; where there are none, it is the only one to say background.
+    """
+    weights = known.float()
+    if teacher.weights is not None:
+        weights = weights * torch.where(unlabelled, 1.0, teacher.weights)
     return {
         "student_pixels": student.logits,
         "teacher_pixels": teacher.logits,

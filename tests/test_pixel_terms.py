@@ -159,6 +159,22 @@ def test_a_detector_weighs_only_where_it_says_something() -> None:
     assert logits.shape == (BATCH, 3, SIZE, SIZE)
 
 
+def test_a_detector_that_finds_nothing_says_background_where_there_is_no_label() -> None:
+    student, teacher = TinySegmenter(), live(faster_rcnn())
+    found = {}
+    for value in (-1, -2):
+        distiller = make(student, [teacher], "pixel_kl")
+        terms: Any = distiller.teacher_terms[0]
+        classes = torch.full((BATCH, SIZE, SIZE), value)
+        offered: list[Any] = []
+        terms.losses["pixel_kl"].register_forward_hook(lambda _, inputs, __, offered=offered: offered.append(inputs))
+        step(student, distiller, PixelTargets(classes))
+        found[value] = offered[0]
+    assert not found[-1][2].any()
+    assert (found[-2][2] == 1).all()
+    assert found[-2][1].softmax(1)[:, 0].max() > 0.95  # the background, where nothing was found
+
+
 def test_a_boundary_head_is_labelled_with_the_boundary_where_pixels_are_known() -> None:
     student = TinySegmenter(("disc",), boundary=True)
     distiller = make(student, [live(TinySegmenter(("disc",), boundary=True, seed=1))], "label_probe")

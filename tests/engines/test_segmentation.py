@@ -228,6 +228,11 @@ def test_labels_of_a_share_are_used_in_as_many_steps_and_a_teacher_speaks_of_all
     labelled = task.pictures(configure_unet(discs, segment=half, distill=taught(unet_teacher)), dataset, None)
     silent = [bool((labelled[index, 0].targets.classes < 0).all()) for index in range(6)]
     assert silent == [False, True] * 3
+    for share, expected in ((1 / 3, [1.5, 0.75, 0.75] * 2), (0.5, [1.0] * 6)):
+        config = configure_unet(discs, segment={"labelled": share}, distill=taught(unet_teacher))
+        assert task.repeats(dataset, task.pictures(config, dataset, None)) == pytest.approx(expected)  # half are labelled
+    few = task.pictures(configure_unet(discs, segment={"labelled": 1 / 3}), dataset, None)
+    assert task.repeats(dataset, few) == pytest.approx([3.0, 3.0])
 
 
 def test_a_run_that_is_judged_every_second_epoch_reports_all_the_same(discs: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import distributed, nn
 
@@ -16,9 +17,10 @@ from detkd.models.classifier_files import save_model
 from detkd.types import ClassTargets
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence, Sized
     from pathlib import Path
 
+    import numpy.typing as npt
     from torch import Tensor
 
     from detkd.config import ClassificationConfig
@@ -54,9 +56,10 @@ class ClassificationTraining:
             dataset.parts["train"], shift=how.shift, flip=how.flip, steps=config.augment or (), salt=salt(config)
         )
 
-    def epoch_length(self, dataset: PictureDataset | TextDataset) -> int:
-        """Number of the training samples."""
-        return len(dataset.images("train"))
+    def repeats(self, dataset: PictureDataset | TextDataset, pictures: Sized) -> npt.NDArray[np.float64]:
+        """Once each."""
+        del dataset
+        return np.ones(len(pictures))
 
     def inputs(self, batch: ClassBatch) -> Tensor:
         """RGB in [0, 1], [B, 3, S, S]."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from safetensors.torch import save_file
 from torch import Tensor, distributed, nn
 
@@ -17,8 +18,10 @@ from detkd.models.torchvision import save_model
 from detkd.types import Targets
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence, Sized
     from pathlib import Path
+
+    import numpy.typing as npt
 
     from detkd.config import RunConfig
     from detkd.data.detection import DetectionDataset
@@ -47,9 +50,10 @@ class DetectionTraining:
             masks=student is not None and _takes_masks(student),
         )
 
-    def epoch_length(self, dataset: DetectionDataset) -> int:
-        """Number of the training images."""
-        return len(dataset.images("train"))
+    def repeats(self, dataset: DetectionDataset, pictures: Sized) -> npt.NDArray[np.float64]:
+        """Once each."""
+        del dataset
+        return np.ones(len(pictures))
 
     def inputs(self, batch: Batch) -> Tensor:
         """RGB in [0, 1], [B, 3, S, S]."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
-
 from detkd.data.loading import training_loader
 from detkd.data.sampling import AddressSampler, repeat_factors
 from detkd.engines.views.lightning import PictureViews
@@ -73,9 +71,9 @@ def make_loader(
     views = training_views(task, config, dataset, student)
     pictures = task.pictures(config, dataset, student) if views is None else views.pictures
     rare = loading.sampling == "repeat_factor"
-    factors = repeat_factors(pictures.images, loading.threshold) if rare else np.ones(len(pictures))
+    factors = task.repeats(dataset, pictures)
     sampler = AddressSampler(
-        factors * task.epoch_length(dataset) / len(pictures),
+        factors * repeat_factors(pictures.images, loading.threshold) if rare else factors,
         config.train.batch,
         seed=config.train.seed,
         views=None if views is None else views.count,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from torch import distributed, nn
 
 from detkd.data.masks import Unlabelled
@@ -19,11 +20,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    import numpy.typing as npt
     from torch import Tensor
 
     from detkd.config import SegmentationConfig
     from detkd.data.segmentation import SegmentationDataset
     from detkd.types import PixelTargets
+
+
+HALF = 0.5  # of the pictures shown have labels, where fewer of all have: labels and teacher teach in every batch
 
 
 class SegmentationTraining:
@@ -61,9 +66,12 @@ class SegmentationTraining:
         boundary = config.segment.boundary if bool(getattr(student, "boundary", False)) else None
         return SegmentedPictures(shown, _augmentation(config), salt=salt(config), boundary=boundary)
 
-    def epoch_length(self, dataset: SegmentationDataset) -> int:
-        """Number of the training images."""
-        return len(dataset.images("train"))
+    def repeats(self, dataset: SegmentationDataset, pictures: SegmentedPictures) -> npt.NDArray[np.float64]:
+        """As often each, but at least half of what is shown has labels."""
+        labelled = np.array([not isinstance(image.masks, Unlabelled) for image in pictures.images])
+        share = float(np.mean(labelled))
+        shown = np.ones(len(labelled)) if share >= HALF else np.where(labelled, HALF / share, (1 - HALF) / (1 - share))
+        return shown * len(dataset.images("train")) / len(labelled)
 
     def inputs(self, batch: PixelBatch) -> Tensor:
         """RGB in [0, 1], [B, 3, S, S]."""

@@ -8,6 +8,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    import numpy as np
+    import numpy.typing as npt
     from torch import Tensor, nn
 
 
@@ -58,8 +60,8 @@ class TrainingTask(Protocol):
     def pictures(self, config: Any, dataset: Any, student: nn.Module | None) -> AddressedPictures:
         """The training pictures: those of a cache are the same in all runs."""
 
-    def epoch_length(self, dataset: Any) -> int:
-        """Number of pictures in an epoch, also where fewer are shown, so that all runs have as many steps."""
+    def repeats(self, dataset: Any, pictures: Any) -> npt.NDArray[np.float64]:
+        """How often an epoch shows each picture: their sum is the number of training images in all runs of a data set."""
 
     def inputs(self, batch: Any) -> Tensor:
         """What the student is called with, one after another: RGB in [0, 1], [B, 3, S, S], or token ids, [B, 1, 1, L]."""
