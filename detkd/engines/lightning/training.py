@@ -101,10 +101,11 @@ class LightningEngine:
             place = trainer.global_rank, trainer.world_size
             module = StudentModule(student, distiller, optim, self.task, seed=config.train.seed, replayed=replays(config))
             averaging = Averaging(student, optim.ema) if optim.ema is not None else None
-            specs = [] if distiller is None or config.distill is None else config.distill.all_teachers
+            specs = config.distill.all_teachers if config.distill is not None else ()
+            pairs = zip(specs, distiller.teachers, strict=True) if distiller is not None and specs else ()
             taught = [
                 Averaging(student, spec.ema, model, f"teacher {number}")
-                for number, (spec, model) in enumerate(zip(specs, distiller.teachers if distiller else (), strict=True), 1)
+                for number, (spec, model) in enumerate(pairs, start=1)
                 if spec.ema is not None
             ]
             judged = student if averaging is None else averaging.model
