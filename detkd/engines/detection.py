@@ -54,12 +54,12 @@ def evaluate(
     last = config.evaluate[-1]
     truths = {split: dataset.coco(split) for split in config.evaluate}
     columns = {"ground truth": truths[last]["annotations"]}
-    for role, (model, family, classes) in models.items():
+    for role, (model, family, classes, imgsz) in models.items():
         metrics = {}
         assert family.predictor is not None, "a detector"
         predict, names = family.predictor(model), class_names(model)
         for split, truth in truths.items():
-            found = predict(dataset.images(split), in_words_of(names, classes, truth), imgsz=config.train.imgsz)
+            found = predict(dataset.images(split), in_words_of(names, classes, truth), imgsz=imgsz)
             found = [detection for detection in found if detection["category_id"] is not None]
             if split == last:
                 columns[role] = found

@@ -72,10 +72,13 @@ def run_config(config: RunConfig, *, resume: bool = False) -> Path:
     if not is_first_process():
         return folder
     copy_file(trained.checkpoint, folder / family.checkpoint)
-    models = {"student": Judged(family.load(folder / family.checkpoint, config.train.imgsz), family, {})}
+    models = {
+        "student": Judged(family.load(folder / family.checkpoint, config.train.imgsz), family, {}, config.train.imgsz)
+    }
     roles = ["teacher"] if len(teachers) == 1 else [f"teacher {number + 1}" for number in range(len(teachers))]
     for role, teacher, spec in zip(roles, teachers, config.distill.all_teachers if config.distill else (), strict=True):
-        models[role] = Judged(teacher.cpu(), family if spec.ema is not None else FAMILIES[spec.family], spec.classes or {})
+        kind = family if spec.ema is not None else FAMILIES[spec.family]
+        models[role] = Judged(teacher.cpu(), kind, spec.classes or {}, round(config.train.imgsz * spec.scale))
     costs = measure_cost({role: judged.model for role, judged in models.items()}, config.train.imgsz)
     metrics = task.evaluate(models, dataset, config, folder)
     report = {role: {**asdict(cost), "metrics": metrics[role]} for role, cost in costs.items()}

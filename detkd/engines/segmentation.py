@@ -82,9 +82,13 @@ def _judge_segmenter(
 ) -> tuple[dict[str, Any], list[PixelLabels]]:
     """Metrics of each split, and what the segmenter says of the first pictures of the last one."""
     model = judged.model
-    how: dict[str, Any] = {"imgsz": config.train.imgsz, "mode": config.segment.pictures, "batch": config.train.batch}
+    # Tiles keep the pictures' scale, at which a teacher of a larger input was not trained either.
+    imgsz = judged.imgsz if config.segment.pictures == "fit" else config.train.imgsz
+    how: dict[str, Any] = {"imgsz": imgsz, "mode": config.segment.pictures, "batch": config.train.batch}
     names = [judged.classes.get(name, name) for name in dataset.names]
-    settings = instance_settings(model, dataset, config, names)
+    settings = config.segment.instances or InstanceSettings.model_validate({})
+    if config.segment.instances is None and "val" in dataset.splits:
+        settings = choose_settings(model, dataset, "val", names=names, **how)
     metrics: dict[str, Any] = {}
     for split in config.evaluate:
         truth = dataset.coco(split)
@@ -93,23 +97,6 @@ def _judge_segmenter(
         metrics[split] = {**tally.metrics(truth, dataset.names).as_dict(), "instances": settings.model_dump()}
     shown = dataset.annotated(config.evaluate[-1])[:ROWS]
     return metrics, [as_labels(found, settings) for found in predict_images(model, shown, names, **how)]
-
-
-def instance_settings(
-    model: nn.Module, dataset: SegmentationDataset, config: SegmentationConfig, names: Sequence[str] | None = None
-) -> InstanceSettings:
-    """How objects are told from what a model says of pixels: as configured, or as suits the split ``val`` best."""
-    if config.segment.instances is not None or "val" not in dataset.splits:
-        return config.segment.instances or InstanceSettings.model_validate({})
-    return choose_settings(
-        model,
-        dataset,
-        "val",
-        imgsz=config.train.imgsz,
-        mode=config.segment.pictures,
-        batch=config.train.batch,
-        names=names,
-    )
 
 
 def _judge_detector(
@@ -124,7 +111,7 @@ def _judge_detector(
         truth = dataset.coco(split)
         known = in_words_of(names, judged.classes, truth)
         sizes = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}
-        detections = predict(dataset.images(split), known, imgsz=config.train.imgsz)
+        detections = predict(dataset.images(split), known, imgsz=judged.imgsz)
         found = [_with_mask(one, *sizes[one["image_id"]]) for one in detections if one["category_id"] is not None]
         metrics[split] = evaluate_coco(truth, found, "segm").as_dict()
     return metrics, [_painted(found, image, truth) for image in truth["images"][:ROWS]]

@@ -17,11 +17,19 @@ if TYPE_CHECKING:
 
 
 class Judged(NamedTuple):
-    """A model at the end of a run, and its name of each class that it calls otherwise than the data set."""
+    """A model at the end of a run.
+
+    Attributes:
+        model: The model.
+        family: Its family.
+        classes: Its name of each class that it calls otherwise than the data set.
+        imgsz: Side of its input in pixels: a teacher may see larger pictures than the student.
+    """
 
     model: nn.Module
     family: Family
     classes: Mapping[str, str]
+    imgsz: int
 
 
 class Task(Protocol):

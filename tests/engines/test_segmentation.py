@@ -311,6 +311,7 @@ def test_a_teacher_may_see_larger_pictures(
     monkeypatch.setattr(running, "build_teacher", watch)
     found = results(run(discs, tmp_path, distill=taught(unet_teacher, scale=2.0), train=ONCE))
     assert (3, 128, 128) in seen
+    assert seen[-1] == (3, 128, 128)  # when it is judged, too
     assert all(found["history"][0][f"train/{name}"] > 0 for name in ("pixel_kl", "pkd"))
 
 
