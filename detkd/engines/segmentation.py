@@ -130,10 +130,11 @@ def _with_mask(detection: dict[str, Any], height: int, width: int) -> dict[str, 
 def _painted(found: Sequence[Mapping[str, Any]], image: Mapping[str, Any], truth: Mapping[str, Any]) -> PixelLabels:
     """A picture's surest detections as labels."""
     places = {category["id"]: index for index, category in enumerate(truth["categories"])}
-    own = [one for one in found if one["image_id"] == image["id"] and one["score"] >= SURE]
+    sure = [one for one in found if one["image_id"] == image["id"] and one["score"] >= SURE]
+    own = sorted(sure, key=lambda one: float(one["score"]))  # the surest is drawn last
     classes = np.zeros((image["height"], image["width"]), np.int16)
     instances = np.zeros(classes.shape, np.int32)
-    for number, one in enumerate(sorted(own, key=lambda one: float(one["score"])), start=1):
+    for number, one in enumerate(own, start=1):
         pixels = decode_segment(one["segmentation"], *classes.shape) > 0
         classes[pixels], instances[pixels] = places[one["category_id"]] + 1, number
     return PixelLabels(classes, instances, np.array([places[one["category_id"]] for one in own], np.int64))

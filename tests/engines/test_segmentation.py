@@ -18,6 +18,7 @@ from detkd.engines import run as running
 from detkd.engines.lightning import training
 from detkd.engines.lightning.segmentation import SegmentationTraining
 from detkd.engines.run import run_config
+from detkd.engines.segmentation import _painted, _with_mask
 from detkd.evaluation.instances import InstanceSettings
 from detkd.evaluation.segmentation import evaluate_segmentation
 from detkd.models.plain_unet import PlainUNet
@@ -351,3 +352,16 @@ def test_the_student_of_a_run_is_exported_with_equal_outputs(shaped: Path, tmp_p
     session = onnxruntime.InferenceSession(str(tmp_path / "student.onnx"))
     (found,) = session.run(None, {session.get_inputs()[0].name: images.numpy()})
     np.testing.assert_allclose(found, wanted.numpy(), rtol=1e-3, atol=1e-4)
+
+
+def test_the_detections_of_a_teacher_are_drawn_with_the_surest_on_top() -> None:
+    def found(score: float, category: int, left: int) -> dict[str, Any]:
+        return _with_mask({"image_id": 7, "category_id": category, "bbox": [left, 0, 2, 1], "score": score}, 1, 4)
+
+    truth = {"categories": [{"id": 5, "name": "disc"}, {"id": 9, "name": "square"}]}
+    other = {**found(0.9, 5, 0), "image_id": 8}
+    unsure = found(0.4, 5, 0)
+    labels = _painted([found(0.9, 9, 1), found(0.6, 5, 0), other, unsure], {"id": 7, "height": 1, "width": 4}, truth)
+    assert labels.classes.tolist() == [[1, 2, 2, 0]]
+    assert labels.instances.tolist() == [[1, 2, 2, 0]]
+    assert labels.labels.tolist() == [0, 1]
