@@ -58,11 +58,6 @@ def load_data(config: ClassificationConfig, splits: tuple[str, ...] | None = Non
     return dataset
 
 
-def class_names(model: nn.Module) -> tuple[str, ...]:
-    """Classes of a classifier."""
-    return make_any_adapter(model).class_names
-
-
 def evaluate(
     models: Mapping[str, Judged], dataset: PictureDataset | TextDataset, config: ClassificationConfig, folder: Path
 ) -> dict[str, dict[str, Any]]:
@@ -105,7 +100,7 @@ def _metrics(logits: Tensor | None, labels: Tensor) -> dict[str, float]:
 
 def _in_words_of(judged: Judged, names: Sequence[str], logits: Tensor) -> Tensor | None:
     """A model's logits in the order of the data set's classes; None where it lacks any of them."""
-    found = match_classes(names, class_names(judged.model), judged.classes)
+    found = match_classes(names, make_any_adapter(judged.model).class_names, judged.classes)
     if found is None or found[0] is not None:
         return None
     return logits if found[1] is None else logits[:, found[1]]

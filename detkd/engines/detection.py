@@ -14,14 +14,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from torch import nn
-
     from detkd.config import DetectionConfig
     from detkd.engines.tasks import Judged
 
 METRICS: tuple[str, ...] = ("AP", "AP50", "AP75")
 PICTURES = "detections.png"
-WATCHED = "metrics/mAP50-95(B)"
+WATCHED = "metrics/mAP50-95(B)"  # as ultralytics names it
 ROWS = 4  # of pictures
 
 
@@ -41,11 +39,6 @@ def load_data(config: DetectionConfig, splits: tuple[str, ...] | None = None) ->
     return dataset
 
 
-def class_names(model: nn.Module) -> tuple[str, ...]:
-    """Classes of a detector."""
-    return make_adapter(model).class_names
-
-
 def evaluate(
     models: Mapping[str, Judged], dataset: DetectionDataset, config: DetectionConfig, folder: Path
 ) -> dict[str, dict[str, Any]]:
@@ -57,7 +50,7 @@ def evaluate(
     for role, (model, family, classes, imgsz) in models.items():
         metrics = {}
         assert family.predictor is not None, "a detector"
-        predict, names = family.predictor(model), class_names(model)
+        predict, names = family.predictor(model), make_adapter(model).class_names
         for split, truth in truths.items():
             found = predict(dataset.images(split), in_words_of(names, classes, truth), imgsz=imgsz)
             found = [detection for detection in found if detection["category_id"] is not None]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from detkd import __version__
+from detkd.adapters.families import make_any_adapter
 from detkd.config import dump_config
 from detkd.engines.distillation import build_distiller
 from detkd.engines.families import FAMILIES, build_model, build_teacher
@@ -136,7 +137,7 @@ def build_models(config: RunConfig, dataset: Any) -> tuple[nn.Module, list[nn.Mo
         config.student, dataset.names, role="student", imgsz=config.train.imgsz, tokenizer=tokenizer
     )
     say(f"student: {origin}")
-    _check_classes(task_of(config).class_names(student), dataset.names)
+    _check_classes(make_any_adapter(student).class_names, dataset.names)
     if config.distill is None:
         return student, [], None
     teachers = []

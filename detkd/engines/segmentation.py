@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from torch import nn
-
     from detkd.config import SegmentationConfig
     from detkd.engines.tasks import Judged
 
@@ -42,11 +40,6 @@ def load_data(config: SegmentationConfig, splits: tuple[str, ...] | None = None)
     dataset = SegmentationDataset.load(config.data)
     check_segmentation(dataset, splits or ("train", dataset.watched, *config.evaluate))
     return dataset
-
-
-def class_names(model: nn.Module) -> tuple[str, ...]:
-    """Classes of a segmenter."""
-    return make_any_adapter(model).class_names
 
 
 def evaluate(

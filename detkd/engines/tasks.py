@@ -52,9 +52,6 @@ class Task(Protocol):
             DetkdError: If anything is wrong.
         """
 
-    def class_names(self, model: nn.Module) -> tuple[str, ...]:
-        """Classes of a student."""
-
     def evaluate(self, models: Mapping[str, Any], dataset: Any, config: Any, folder: Path) -> dict[str, dict[str, Any]]:
         """The metrics of each model on every split of ``config.evaluate``; pictures of the last split.
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from detkd.adapters.ultralytics import UltralyticsAdapter, import_ultralytics
+from detkd.engines.detection import WATCHED
 from detkd.engines.distilling.ultralytics import distilling
 from detkd.engines.result import TrainingResult
 from detkd.engines.views.ultralytics import Views, load_views, replaying
@@ -148,7 +149,7 @@ def _student_trainer(student: nn.Module) -> Any:
             """Show what validation found; ultralytics calls this once more at the end, for the best checkpoint."""
             if self.epoch < self.epochs and self.epoch + 1 > self.shown:
                 self.shown = self.epoch + 1
-                self.progress.epoch(self.epoch + 1, {"val AP": float(self.metrics.get("metrics/mAP50-95(B)", math.nan))})
+                self.progress.epoch(self.epoch + 1, {"val AP": float(self.metrics.get(WATCHED, math.nan))})
 
     return StudentTrainer
 

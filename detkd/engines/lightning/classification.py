@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import distributed, nn
+from torch import nn
 
 from detkd.data.augment import make_transforms
 from detkd.data.class_batches import ClassBatch, MovedPictures, TokenizedSentences, batches, collate
+from detkd.engines.classification import WATCHED
 from detkd.engines.lightning.loading import salt, sections
+from detkd.engines.lightning.sharing import gather, share_statistics
 from detkd.errors import ConfigError
 from detkd.evaluation.classification import classification_metrics, predict_logits
 from detkd.models.classifier_files import save_model
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 class ClassificationTraining:
     """The :class:`detkd.engines.lightning.task.TrainingTask` of classifiers of pictures, and base of that of sentences."""
 
-    watched = "metrics/accuracy"
+    watched = WATCHED
     title = "val accuracy"
 
     def check(self, config: ClassificationConfig) -> None:
@@ -83,17 +85,14 @@ class ClassificationTraining:
         labels = torch.from_numpy(part.labels)
 
         def judge(model: nn.Module) -> dict[str, float]:
-            for buffer in model.buffers() if processes > 1 else ():
-                distributed.broadcast(buffer, src=0)  # the one whose statistics are kept
+            share_statistics(model, processes)
             places = range(rank, len(part), processes)
             found = predict_logits(model, batches(part, config.train.batch, places)) if places else torch.empty(0)
-            if processes > 1:
-                gathered: list[Any] = [None] * processes
-                distributed.all_gather_object(gathered, found)
-                found = torch.empty(len(part), gathered[0].shape[1])
-                for turn, share in enumerate(gathered):
-                    found[turn::processes] = share
-            return {f"metrics/{name}": value for name, value in classification_metrics(found, labels).items()}
+            shares = gather(found, processes)
+            logits = torch.empty(len(part), shares[0].shape[1])
+            for turn, share in enumerate(shares):
+                logits[turn::processes] = share
+            return {f"metrics/{name}": value for name, value in classification_metrics(logits, labels).items()}
 
         return judge
 

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from safetensors.torch import save_file
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
 from detkd.data.augment import Augmentation
 from detkd.data.loading import AugmentedPictures, Batch, collate
+from detkd.engines.detection import WATCHED
 from detkd.engines.lightning.loading import salt, workers
+from detkd.engines.lightning.sharing import gather, share_statistics
 from detkd.evaluation.coco import evaluate_coco
 from detkd.evaluation.torchvision import predict_coco
 from detkd.files import replacing
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 class DetectionTraining:
     """The :class:`detkd.engines.lightning.task.TrainingTask` of detectors that follow torchvision's calling convention."""
 
-    watched = "metrics/mAP50-95(B)"  # as ultralytics names it
+    watched = WATCHED
     title = "val AP"
 
     def check(self, config: RunConfig) -> None:
@@ -72,16 +74,12 @@ class DetectionTraining:
         settings = {"imgsz": config.train.imgsz, "batch": config.train.batch, "workers": workers(config)}
 
         def judge(model: nn.Module) -> dict[str, float]:
-            for buffer in model.buffers() if processes > 1 else ():
-                distributed.broadcast(buffer, src=0)  # the one whose statistics are kept
+            share_statistics(model, processes)
             own = images[rank::processes]
             found = predict_coco(model, own, truth, class_names=dataset.names, **settings)
-            if processes > 1:
-                gathered: list[Any] = [None] * processes
-                distributed.all_gather_object(gathered, found)
-                found = [detection for share in gathered for detection in share]
+            found = [detection for share in gather(found, processes) for detection in share]
             boxes = evaluate_coco(truth, found)
-            metrics = {"metrics/mAP50(B)": boxes["AP50"], "metrics/mAP50-95(B)": boxes["AP"]}
+            metrics = {"metrics/mAP50(B)": boxes["AP50"], WATCHED: boxes["AP"]}
             return {**metrics, "metrics/mAP50-95(M)": evaluate_coco(truth, found, "segm")["AP"]} if masks else metrics
 
         return judge

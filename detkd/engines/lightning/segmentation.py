@@ -6,12 +6,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import distributed, nn
 
 from detkd.data.masks import Unlabelled
 from detkd.data.pixel_augment import PixelAugmentation
 from detkd.data.pixels import PixelBatch, SegmentedPictures, collate
 from detkd.engines.lightning.loading import salt
+from detkd.engines.lightning.sharing import gather, share_statistics
+from detkd.engines.segmentation import WATCHED
 from detkd.evaluation.instances import InstanceSettings
 from detkd.evaluation.segmentation import tally_images
 from detkd.models.unet import save_model
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy.typing as npt
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from detkd.config import SegmentationConfig
     from detkd.data.segmentation import SegmentationDataset
@@ -34,7 +35,7 @@ HALF = 0.5  # of the pictures shown have labels, where fewer of all have: labels
 class SegmentationTraining:
     """The :class:`detkd.engines.lightning.task.TrainingTask` of segmenters."""
 
-    watched = "metrics/AP"
+    watched = WATCHED
     title = "val mask AP"
 
     def check(self, config: SegmentationConfig) -> None:
@@ -90,14 +91,10 @@ class SegmentationTraining:
         settings = config.segment.instances or InstanceSettings.model_validate({})
 
         def judge(model: nn.Module) -> dict[str, float]:
-            for buffer in model.buffers() if processes > 1 else ():
-                distributed.broadcast(buffer, src=0)  # the one whose statistics are kept
+            share_statistics(model, processes)
             tally = tally_images(model, images[rank::processes], truth, dataset.names, settings=settings, **how)
-            if processes > 1:
-                gathered: list[Any] = [None] * processes
-                distributed.all_gather_object(gathered, tally)
-                tally = sum(gathered[1:], start=gathered[0])
-            metrics = tally.metrics(truth, dataset.names)
+            first, *others = gather(tally, processes)
+            metrics = sum(others, start=first).metrics(truth, dataset.names)
             return {f"metrics/{name}": metrics[name] for name in ("AP", "AP50", "mIoU", "Dice")}
 
         return judge
