@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detkd.errors import ConfigError, WeightsError
-from detkd.files import replacing
 from detkd.models import image_classifiers, text_classifiers
+from detkd.models.checkpoints import (
+    CHECKPOINT,
+    given_checkpoint,
+    load_tensors,
+    plain_tensors,
+    read_header,
+    write_checkpoint,
+)
 from detkd.models.classifier import Classifier, ClassifierArchitecture
-from detkd.weights import METADATA, fill, read_state_dict
+from detkd.weights import METADATA, fill
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from torch import nn
 
     from detkd.model_config import ModelConfig
 
-CHECKPOINT = ".safetensors"
 TOKENIZER = "detkd.tokenizer"  # in the header of a checkpoint of sentences: what makes its tokens, as JSON
 
 
@@ -67,10 +73,8 @@ def build_model(
         ConfigError: If neither name nor weights are given, the name is unknown, or has no such setting.
         WeightsError: If the weights are missing, unreadable, fit nothing, or were trained on other tokens.
     """
-    if spec.model is None or spec.model.endswith(CHECKPOINT):
-        path = spec.weights if spec.model is None else Path(spec.model)
-        if path is None:
-            raise ConfigError(f"{role}: expected `model` (a name), `weights`, or both, but got neither.")
+    path = given_checkpoint(spec, role)
+    if path is not None:
         model = load_model(path, imgsz)
         _check_tokenizer(model.tokenizer, tokenizer, role, path)
         return model, f"all tensors from {path}"
@@ -80,13 +84,7 @@ def build_model(
     model = BUILDERS[architecture.name].build(architecture, tokenizer)
     if spec.weights is None:
         return model, "from scratch"
-    state = read_state_dict(spec.weights)
-    if state is None:
-        raise WeightsError(
-            f"Expected a plain state dict or a checkpoint of detkd, but {spec.weights} is a pickled object. Write what it "
-            "holds with torch.save(model.state_dict(), path)."
-        )
-    return model, f"{fill(model, state)} ({spec.weights})"
+    return model, f"{fill(model, plain_tensors(spec.weights))} ({spec.weights})"
 
 
 def save_model(model: nn.Module, path: Path) -> None:
@@ -96,8 +94,6 @@ def save_model(model: nn.Module, path: Path) -> None:
         WeightsError: If the model was built elsewhere, or by transformers from a folder.
         ConfigError: If the file cannot be written.
     """
-    from safetensors.torch import save_file
-
     if not isinstance(model, Classifier):
         raise WeightsError(
             f"Expected a model of detkd.models.classifier_files.build_model, but got {type(model).__name__}. Save its "
@@ -106,9 +102,7 @@ def save_model(model: nn.Module, path: Path) -> None:
     header = {METADATA: model.architecture.to_json()}
     if model.tokenizer is not None:
         header[TOKENIZER] = model.tokenizer
-    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata=header)
+    write_checkpoint(model, path, header)
 
 
 def load_model(path: Path, imgsz: int | None = None) -> Classifier:
@@ -125,11 +119,7 @@ def load_model(path: Path, imgsz: int | None = None) -> Classifier:
     if imgsz is not None and not BUILDERS[architecture.name].text:
         architecture = replace(architecture, imgsz=imgsz)
     model = BUILDERS[architecture.name].build(architecture, tokenizer)
-    try:
-        model.load_state_dict(read_state_dict(path) or {})
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise WeightsError(f"Expected {path} to hold the tensors of a {architecture.name}, but: {reason}") from error
+    load_tensors(model, path, architecture.name)
     return model
 
 
@@ -152,19 +142,7 @@ def read_tokenizer(path: Path) -> str:
 
 
 def _read_header(path: Path) -> tuple[ClassifierArchitecture, str | None]:
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        raise WeightsError(f"Expected a checkpoint file, but there is none at {path}.")
-    try:
-        with safe_open(path, "pt") as file:
-            header = file.metadata() or {}
-        architecture = ClassifierArchitecture.from_json(header[METADATA])
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise WeightsError(
-            f"Expected a checkpoint that says its architecture (detkd's student.safetensors), but {path} does not. Give "
-            "`model` (a name) beside `weights` for a plain state dict."
-        ) from error
+    architecture, header = read_header(path, ClassifierArchitecture.from_json)
     if architecture.name not in BUILDERS:
         raise WeightsError(f"Expected a checkpoint of one of {sorted(BUILDERS)}, but {path} is of {architecture.name!r}.")
     if BUILDERS[architecture.name].text != (architecture.vocabulary > 0):

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detkd.errors import ConfigError, WeightsError
-from detkd.files import replacing
 from detkd.models import one_stage, two_stage
 from detkd.models.architecture import Architecture, Proposals
-from detkd.weights import METADATA, fill, read_state_dict
+from detkd.models.checkpoints import given_checkpoint, load_tensors, plain_tensors, read_header, write_checkpoint
+from detkd.weights import METADATA, fill
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from torch import nn
 
     from detkd.model_config import ModelConfig
     from detkd.weights import FillReport
-
-CHECKPOINT = ".safetensors"
 
 
 @dataclass(frozen=True)
@@ -85,15 +83,14 @@ def build_model(spec: ModelConfig, class_names: Sequence[str], *, role: str, img
         ConfigError: If neither name nor weights are given, the name is unknown, or has no such setting.
         WeightsError: If the weights are missing, unreadable or fit nothing.
     """
-    if spec.model is None or spec.model.endswith(CHECKPOINT):
-        path = spec.weights if spec.model is None else Path(spec.model)
-        if path is None:
-            raise ConfigError(f"{role}: expected `model` (a name), `weights`, or both, but got neither.")
+    path = given_checkpoint(spec, role)
+    if path is not None:
         return load_model(path, imgsz), f"all tensors from {path}"
-    model = construct(_architecture(spec, class_names, role, imgsz))
+    architecture = _architecture(spec, class_names, role, imgsz)
+    model = construct(architecture)
     if spec.weights is None:
         return model, "from scratch"
-    return model, f"{_fill(model, spec.weights, BUILDERS[spec.model].body)} ({spec.weights})"
+    return model, f"{_fill(model, spec.weights, BUILDERS[architecture.name].body)} ({spec.weights})"
 
 
 def construct(architecture: Architecture) -> nn.Module:
@@ -114,17 +111,13 @@ def save_model(model: nn.Module, path: Path) -> None:
         WeightsError: If the model was built elsewhere.
         ConfigError: If the file cannot be written.
     """
-    from safetensors.torch import save_file
-
     architecture = getattr(model, "architecture", None)
     if not isinstance(architecture, Architecture):
         raise WeightsError(
             f"Expected a model that says its `architecture`, but {type(model).__name__} does not. Build it with "
             "detkd.models.torchvision.build_model, or save its state dict with torch.save."
         )
-    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={METADATA: architecture.to_json()})
+    write_checkpoint(model, path, {METADATA: architecture.to_json()})
 
 
 def load_model(path: Path, imgsz: int | None = None) -> nn.Module:
@@ -141,28 +134,12 @@ def load_model(path: Path, imgsz: int | None = None) -> nn.Module:
     if imgsz is not None:
         architecture = replace(architecture, imgsz=imgsz)
     model = construct(architecture)
-    try:
-        model.load_state_dict(read_state_dict(path) or {})
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise WeightsError(f"Expected {path} to hold the tensors of a {architecture.name}, but: {reason}") from error
+    load_tensors(model, path, architecture.name)
     return model
 
 
 def _read_architecture(path: Path) -> Architecture:
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        raise WeightsError(f"Expected a checkpoint file, but there is none at {path}.")
-    try:
-        with safe_open(path, "pt") as file:
-            text = (file.metadata() or {})[METADATA]
-        architecture = Architecture.from_json(text)
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise WeightsError(
-            f"Expected a checkpoint that says its architecture (detkd's student.safetensors), but {path} does not. Give "
-            "`model` (a name) beside `weights` for a plain state dict."
-        ) from error
+    architecture, _ = read_header(path, Architecture.from_json)
     if architecture.name not in BUILDERS:
         raise WeightsError(f"Expected a checkpoint of one of {sorted(BUILDERS)}, but {path} is of {architecture.name!r}.")
     if (architecture.proposals is None) != (BUILDERS[architecture.name].proposals is None):
@@ -194,12 +171,7 @@ def _architecture(spec: ModelConfig, class_names: Sequence[str], role: str, imgs
 
 
 def _fill(model: nn.Module, path: Path, body: str | None) -> FillReport:
-    state = read_state_dict(path)
-    if state is None:
-        raise WeightsError(
-            f"Expected a plain state dict or a checkpoint of detkd, but {path} is a pickled object. Write what it holds "
-            "with torch.save(model.state_dict(), path)."
-        )
+    state = plain_tensors(path)
     if body is not None and not state.keys() & model.state_dict().keys():
         state = {f"backbone.body.{name.removeprefix(body)}": value for name, value in state.items()}
     return fill(model, state)

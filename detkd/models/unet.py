@@ -5,25 +5,24 @@ from __future__ import annotations
 import difflib
 import re
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detkd.errors import ConfigError, WeightsError
-from detkd.files import replacing
+from detkd.models.checkpoints import given_checkpoint, load_tensors, plain_tensors, read_header, write_checkpoint
 from detkd.models.plain_unet import CHANNELS, PlainUNet
 from detkd.models.segmenter import Segmenter
 from detkd.models.unet_architecture import UNetArchitecture
-from detkd.weights import METADATA, fill, read_state_dict
+from detkd.weights import METADATA, fill
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from torch import nn
 
     from detkd.model_config import ModelConfig
     from detkd.weights import FillReport
 
-CHECKPOINT = ".safetensors"
 PLAIN = "unet"
 DECODER_CHANNELS = (256, 128, 64, 32, 16)  # of segmentation-models-pytorch, at strides 16 to 1
 PLAIN_STRIDE = 2 ** (len(CHANNELS) - 1)
@@ -51,10 +50,8 @@ def build_model(spec: ModelConfig, class_names: Sequence[str], *, role: str, img
         ConfigError: If neither name nor weights are given, the name is unknown, has no such setting, or fits no such size.
         WeightsError: If the weights are missing, unreadable or fit nothing.
     """
-    if spec.model is None or spec.model.endswith(CHECKPOINT):
-        path = spec.weights if spec.model is None else Path(spec.model)
-        if path is None:
-            raise ConfigError(f"{role}: expected `model` (a name), `weights`, or both, but got neither.")
+    path = given_checkpoint(spec, role)
+    if path is not None:
         model, origin = load_model(path, imgsz), f"all tensors from {path}"
     else:
         model, origin = construct(_architecture(spec, class_names, role, imgsz), role), "from scratch"
@@ -94,16 +91,12 @@ def save_model(model: nn.Module, path: Path) -> None:
         WeightsError: If the model was built elsewhere.
         ConfigError: If the file cannot be written.
     """
-    from safetensors.torch import save_file
-
     if not isinstance(model, Segmenter) or model.architecture is None:
         raise WeightsError(
             f"Expected a U-Net that says its `architecture`, but {type(model).__name__} does not. Build it with "
             "detkd.models.unet.build_model, or save its state dict with torch.save."
         )
-    tensors = {name: value.detach().cpu().contiguous() for name, value in model.network.state_dict().items()}
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={METADATA: model.architecture.to_json()})
+    write_checkpoint(model.network, path, {METADATA: model.architecture.to_json()})
 
 
 def load_model(path: Path, imgsz: int | None = None) -> Segmenter:
@@ -116,31 +109,15 @@ def load_model(path: Path, imgsz: int | None = None) -> Segmenter:
     Raises:
         WeightsError: If the file is missing, unreadable, or none of these.
     """
-    architecture = _read_architecture(path)
+    architecture, _ = read_header(path, UNetArchitecture.from_json, "the architecture of a U-Net")
     if imgsz is not None:
         architecture = replace(architecture, imgsz=imgsz)
     try:
         model = construct(architecture)
-        model.network.load_state_dict(read_state_dict(path) or {})
-    except (ConfigError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise WeightsError(f"Expected {path} to hold the tensors of a {architecture.name}, but: {reason}") from error
+    except ConfigError as error:
+        raise WeightsError(f"Expected {path} to hold the tensors of a {architecture.name}, but: {error}") from error
+    load_tensors(model.network, path, architecture.name)
     return model
-
-
-def _read_architecture(path: Path) -> UNetArchitecture:
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        raise WeightsError(f"Expected a checkpoint file, but there is none at {path}.")
-    try:
-        with safe_open(path, "pt") as file:
-            return UNetArchitecture.from_json((file.metadata() or {})[METADATA])
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise WeightsError(
-            f"Expected a checkpoint that says the architecture of a U-Net (detkd's student.safetensors), but {path} does "
-            "not. Give `model` (a name) beside `weights` for a plain state dict."
-        ) from error
 
 
 def _architecture(spec: ModelConfig, class_names: Sequence[str], role: str, imgsz: int) -> UNetArchitecture:
@@ -206,12 +183,7 @@ def _timm_names() -> list[str]:
 
 
 def _fill(network: nn.Module, path: Path) -> FillReport:
-    state = read_state_dict(path)
-    if state is None:
-        raise WeightsError(
-            f"Expected a plain state dict or a checkpoint of detkd, but {path} is a pickled object. Write what it holds "
-            "with torch.save(model.state_dict(), path)."
-        )
+    state = plain_tensors(path)
     if not state.keys() & network.state_dict().keys():
         state = {f"encoder.{name}": value for name, value in state.items()}  # of an encoder alone, as of ImageNet
     return fill(network, state)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from detkd.data.augment import Augmentation
@@ -15,7 +14,7 @@ from detkd.engines.lightning.loading import salt, workers
 from detkd.engines.lightning.sharing import gather, share_statistics
 from detkd.evaluation.coco import evaluate_coco
 from detkd.evaluation.torchvision import predict_coco
-from detkd.files import replacing
+from detkd.models.checkpoints import write_checkpoint
 from detkd.models.torchvision import save_model
 from detkd.types import Targets
 
@@ -89,9 +88,7 @@ class DetectionTraining:
         if hasattr(model, "architecture"):
             save_model(model, path)
             return
-        tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-        with replacing(path) as temporary:
-            save_file(tensors, temporary)
+        write_checkpoint(model, path)
 
 
 def padded_targets(targets: Sequence[Mapping[str, Tensor]]) -> Targets:
