@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -11,8 +10,9 @@ import yaml
 
 from detkd.data import coco, voc, yolo
 from detkd.data.annotations import AnnotatedImage, to_coco
-from detkd.data.description import Description, list_pictures, name_faults, raise_faults, read_mapping
+from detkd.data.description import Description, list_pictures, read_mapping
 from detkd.data.pictures import read_picture
+from detkd.data.splits import ImageSplits, check_splits, read_each
 from detkd.errors import DataError
 from detkd.files import write_text
 
@@ -23,7 +23,7 @@ Format = Literal["yolo", "coco", "voc"]
 
 
 @dataclass(frozen=True)
-class DetectionDataset:
+class DetectionDataset(ImageSplits[AnnotatedImage]):
     """A data set described by a ``data.yaml`` as ultralytics uses it, with annotations of other formats, too.
 
     Attributes:
@@ -35,10 +35,6 @@ class DetectionDataset:
         annotations: Where they are: of ``coco`` the json of each split, of ``voc`` the folder of each split's XML.
     """
 
-    path: Path
-    root: Path
-    names: tuple[str, ...]
-    splits: dict[str, Path]
     format: Format
     annotations: dict[str, Path]
 
@@ -57,18 +53,13 @@ class DetectionDataset:
         annotations = {split: description.below(f"annotations.{split}", place) for split, place in places.items()}
         return cls(path, description.root, description.names(), splits, kind, annotations)
 
-    @property
-    def watched(self) -> str:
-        """The split that training is watched on: ``val``, or the training images where there is none."""
-        return "val" if "val" in self.splits else "train"
-
     def images(self, split: str) -> list[Path]:
         """List the images of a split: of ``coco`` as its json lists them, else in order of their names.
 
         Raises:
             DataError: If there is no such split, no such folder, or no image in it.
         """
-        place = self._place(split)
+        place = self.place(split)
         if self.format == "coco":
             images = coco.list_images(self.annotations[split], place, self.names)
         elif place.is_dir():
@@ -81,40 +72,25 @@ class DetectionDataset:
             raise DataError(f"{self.path}: expected images of split `{split}` in {place}, but it is empty.")
         return images
 
-    def annotated(self, split: str) -> list[AnnotatedImage]:
-        """Read the annotations of all images of a split, in the order of :meth:`images`.
-
-        Raises:
-            DataError: One line that names the first fault and counts the others.
-        """
-        images, faults = self.read(split)
-        raise_faults(faults)
-        return images
-
     def read(self, split: str) -> tuple[list[AnnotatedImage], list[str]]:
         """Read what can be read of a split: its images without fault, and one line for each fault.
 
         Raises:
             DataError: If the split is missing as a whole.
         """
-        place = self._place(split)
+        place = self.place(split)
         if self.format == "coco":
             images, faults = coco.read_split(self.annotations[split], place, self.names)
             return images, faults if images or faults else [
                 f"{self.annotations[split]}: expected images, but there are none."
             ]
 
-        def read_one(image: Path) -> AnnotatedImage | str:
-            try:
-                if self.format == "yolo":
-                    return yolo.read_image(image, len(self.names))
-                return voc.read_image(image, self.annotations[split] / f"{image.stem}.xml", self.names)
-            except DataError as error:
-                return str(error)
+        def read_one(image: Path) -> AnnotatedImage:
+            if self.format == "yolo":
+                return yolo.read_image(image, len(self.names))
+            return voc.read_image(image, self.annotations[split] / f"{image.stem}.xml", self.names)
 
-        with ThreadPoolExecutor() as pool:
-            results = list(pool.map(read_one, self.images(split)))
-        return [r for r in results if not isinstance(r, str)], [r for r in results if isinstance(r, str)]
+        return read_each(self.images(split), read_one)
 
     def coco(self, split: str) -> dict[str, Any]:
         """Return COCO ground truth: a split's json, for YOLO labels ``{root}/{split}.json``, else all of it converted.
@@ -152,11 +128,6 @@ class DetectionDataset:
         content.setdefault("val", content.get(self.watched))  # ultralytics insists on one
         write_text(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 
-    def _place(self, split: str) -> Path:
-        if split not in self.splits:
-            raise DataError(f"{self.path}: expected a split `{split}`, but it has {sorted(self.splits)}.")
-        return self.splits[split]
-
 
 def check_dataset(dataset: DetectionDataset, splits: tuple[str, ...]) -> None:
     """Decode every image and read every annotation before hours of training depend on them.
@@ -164,28 +135,21 @@ def check_dataset(dataset: DetectionDataset, splits: tuple[str, ...]) -> None:
     Raises:
         DataError: One line that names the first fault and counts the others.
     """
-    faults: list[str] = []
-    for split in dict.fromkeys(splits):
-        images, found = dataset.read(split)
-        with ThreadPoolExecutor() as pool:
-            found += [fault for fault in pool.map(_decode, images) if fault is not None]
-        found += name_faults(dataset.path, split, [image.path for image in images])
-        if images and not found and not any(len(image.classes) for image in images):
-            where = dataset.annotations.get(split, yolo.label_path(images[0].path))
-            found.append(f"{dataset.path}: expected labels for split `{split}`, e.g. {where}, but there are none.")
-        faults += found
-    raise_faults(faults)
+
+    def missing(split: str, image: Path) -> str:
+        where = dataset.annotations.get(split, yolo.label_path(image))
+        return f"expected labels for split `{split}`, e.g. {where}, but there are none."
+
+    check_splits(dataset, splits, _decode, missing)
 
 
-def _decode(image: AnnotatedImage) -> str | None:
-    """What is wrong with a picture, once it is decoded."""
-    try:
-        height, width, _ = read_picture(image.path).shape
-    except DataError as error:
-        return str(error)
+def _decode(image: AnnotatedImage) -> None:
+    """Decode a picture, and refuse one that is not as it is annotated."""
+    height, width, _ = read_picture(image.path).shape
     if (width, height) != (image.width, image.height):
-        return f"{image.path}: expected {image.width}x{image.height} as annotated, but it has {width}x{height} pixels."
-    return None
+        raise DataError(
+            f"{image.path}: expected {image.width}x{image.height} as annotated, but it has {width}x{height} pixels."
+        )
 
 
 def _listed(path: Path, folder: Path) -> list[Path]:

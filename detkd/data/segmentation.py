@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -14,13 +13,12 @@ from detkd.data.description import (
     Description,
     beside_images,
     list_pictures,
-    name_faults,
-    raise_faults,
     read_mapping,
 )
 from detkd.data.masks import DrawnMasks, InstanceMask, SemanticMask
 from detkd.data.pictures import read_picture, read_size
 from detkd.data.segmented import SegmentedImage, truth_of
+from detkd.data.splits import ImageSplits, check_splits, read_each
 from detkd.errors import DataError
 
 if TYPE_CHECKING:
@@ -33,7 +31,7 @@ HOLDOUT = 5  # of a folder without data.yaml
 
 
 @dataclass(frozen=True)
-class SegmentationDataset:
+class SegmentationDataset(ImageSplits[SegmentedImage]):
     """A data set described by a ``data.yaml``: ``path``, the splits' image folders, ``names``, and where the masks are.
 
     ========= ========================================================== =======================================
@@ -62,10 +60,6 @@ class SegmentationDataset:
         holdout: Every how many-th training image is of ``val``; None where ``val`` has a folder of its own, or is missing.
     """
 
-    path: Path
-    root: Path
-    names: tuple[str, ...]
-    splits: dict[str, Path]
     format: Format
     labels: dict[str, Path]
     holdout: int | None
@@ -103,18 +97,13 @@ class SegmentationDataset:
             splits["val"], labels["val"] = splits["train"], labels["train"]
         return cls(path, description.root, names, splits, kind, labels, holdout)
 
-    @property
-    def watched(self) -> str:
-        """The split that training is watched on: ``val``, or the training images where there is none."""
-        return "val" if "val" in self.splits else "train"
-
     def images(self, split: str) -> list[Path]:
         """List the images of a split: of ``coco`` as its json lists them, else in order of their names.
 
         Raises:
             DataError: If there is no such split, no such folder, or no image in it.
         """
-        place = self._place(split)
+        place = self.place(split)
         if self.format == "coco":
             images = coco.list_images(self.labels[split], place, self.names)
         elif place.is_dir():
@@ -126,18 +115,10 @@ class SegmentationDataset:
             raise DataError(f"{self.path}: expected images of split `{split}` in {place}, but it is empty.")
         return images
 
-    def annotated(self, split: str) -> list[SegmentedImage]:
-        """Read what the images of a split show, in the order of :meth:`images`; masks are decoded and let go of.
-
-        Raises:
-            DataError: One line that names the first fault and counts the others.
-        """
-        images, faults = self.read(split)
-        raise_faults(faults)
-        return images
-
     def read(self, split: str) -> tuple[list[SegmentedImage], list[str]]:
         """Read what can be read of a split: its images without fault, and one line for each fault.
+
+        Masks are decoded and let go of.
 
         Raises:
             DataError: If the split is missing as a whole.
@@ -146,22 +127,14 @@ class SegmentationDataset:
         faults: list[str] = []
         sources: list[tuple[Path, Masks]]
         if self.format == "coco":
-            drawn, faults = coco.read_split(self.labels[split], self._place(split), self.names)
+            drawn, faults = coco.read_split(self.labels[split], self.place(split), self.names)
             own = set(paths)
             sources = [(image.path, DrawnMasks(image)) for image in drawn if image.path in own]
         else:
             sources = [(path, self._mask(path, split)) for path in paths]
 
-        def read_one(source: tuple[Path, Masks]) -> SegmentedImage | str:
-            try:
-                return _read_image(*source)
-            except DataError as error:
-                return str(error)
-
-        with ThreadPoolExecutor() as pool:
-            results = list(pool.map(read_one, sources))
-        images = [result for result in results if not isinstance(result, str)]
-        return images, faults + [result for result in results if isinstance(result, str)]
+        images, broken = read_each(sources, lambda source: _read_image(*source))
+        return images, faults + broken
 
     def coco(self, split: str) -> dict[str, Any]:
         """Return COCO ground truth with masks: a split's json, else all of it converted, with ids from 1.
@@ -175,15 +148,10 @@ class SegmentationDataset:
             return truth_of(self.annotated(split), self.names)
         truth = coco.load_truth(self.labels[split], self.names)
         own = set(self.images(split))
-        images = [image for image in truth["images"] if self._place(split) / image["file_name"] in own]
+        images = [image for image in truth["images"] if self.place(split) / image["file_name"] in own]
         ids = {image["id"] for image in images}
         annotations = [annotation for annotation in truth["annotations"] if annotation.get("image_id") in ids]
         return {**truth, "images": images, "annotations": annotations}
-
-    def _place(self, split: str) -> Path:
-        if split not in self.splits:
-            raise DataError(f"{self.path}: expected a split `{split}`, but it has {sorted(self.splits)}.")
-        return self.splits[split]
 
     def _share(self, items: list[Path], split: str) -> list[Path]:
         """Those of the images of a folder that are of a split."""
@@ -203,18 +171,12 @@ def check_segmentation(dataset: SegmentationDataset, splits: tuple[str, ...]) ->
     Raises:
         DataError: One line that names the first fault and counts the others.
     """
-    faults: list[str] = []
-    for split in dict.fromkeys(splits):
-        images, found = dataset.read(split)
-        with ThreadPoolExecutor() as pool:
-            found += [fault for fault in pool.map(_decode, images) if fault is not None]
-        found += name_faults(dataset.path, split, [image.path for image in images])
-        if images and not found and not any(len(image.classes) for image in images):
-            found.append(
-                f"{dataset.path}: expected objects in split `{split}`, e.g. of {images[0].path}, but there are none."
-            )
-        faults += found
-    raise_faults(faults)
+    check_splits(
+        dataset,
+        splits,
+        _decode,
+        lambda split, image: f"expected objects in split `{split}`, e.g. of {image}, but there are none.",
+    )
 
 
 def _read_image(path: Path, masks: Masks) -> SegmentedImage:
@@ -225,13 +187,8 @@ def _read_image(path: Path, masks: Masks) -> SegmentedImage:
     return SegmentedImage(path, width, height, labels, np.zeros(len(labels), np.bool_), masks)
 
 
-def _decode(image: SegmentedImage) -> str | None:
-    """What is wrong with a picture, once it is decoded."""
-    try:
-        read_picture(image.path)
-    except DataError as error:
-        return str(error)
-    return None
+def _decode(image: SegmentedImage) -> None:
+    read_picture(image.path)
 
 
 def _default(path: Path, kind: Format, images: Path, json: Path) -> Path:
