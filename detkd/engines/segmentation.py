@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from detkd.config import SegmentationConfig
+    from detkd.data.segmented import SegmentedImage
     from detkd.engines.tasks import Judged
 
 METRICS: tuple[str, ...] = ("AP", "AP50", "mIoU", "Dice", "boundary_F1")
@@ -49,12 +50,15 @@ def evaluate(
 
     A detector that teaches a segmenter is judged by COCO metrics alone, of its masks, or of its boxes taken for masks.
     """
+    splits = {split: _Split(dataset.annotated(split), dataset.coco(split)) for split in config.evaluate}
     report: dict[str, dict[str, Any]] = {}
     columns: dict[str, list[PixelLabels]] = {}
     for role, judged in models.items():
-        judge = _judge_segmenter if isinstance(judged.model, Segmenter) else _judge_detector
-        report[role], columns[role] = judge(judged, dataset, config)
-    shown = dataset.annotated(config.evaluate[-1])[:ROWS]
+        if isinstance(judged.model, Segmenter):
+            report[role], columns[role] = _judge_segmenter(judged, splits, dataset, config)
+        else:
+            report[role], columns[role] = _judge_detector(judged, splits)
+    shown = splits[config.evaluate[-1]].images[:ROWS]
     roles = [role for role in models if role != "student"]
     rows = [
         OverlayRow(
@@ -70,8 +74,15 @@ def evaluate(
     return report
 
 
+class _Split(NamedTuple):
+    """A split's images, and its COCO ground truth: every mask is decoded for them, once for all models."""
+
+    images: list[SegmentedImage]
+    truth: dict[str, Any]
+
+
 def _judge_segmenter(
-    judged: Judged, dataset: SegmentationDataset, config: SegmentationConfig
+    judged: Judged, splits: Mapping[str, _Split], dataset: SegmentationDataset, config: SegmentationConfig
 ) -> tuple[dict[str, Any], list[PixelLabels]]:
     """Metrics of each split, and what the segmenter says of the first pictures of the last one."""
     model = judged.model
@@ -83,28 +94,25 @@ def _judge_segmenter(
     if config.segment.instances is None and "val" in dataset.splits:
         settings = choose_settings(model, dataset, "val", names=names, **how)
     metrics: dict[str, Any] = {}
-    for split in config.evaluate:
-        truth = dataset.coco(split)
+    for split, (images, truth) in splits.items():
         known = in_words_of((), judged.classes, truth)
-        tally = tally_images(model, dataset.annotated(split), known, names, settings=settings, **how)
+        tally = tally_images(model, images, known, names, settings=settings, **how)
         metrics[split] = {**tally.metrics(truth, dataset.names).as_dict(), "instances": settings.model_dump()}
-    shown = dataset.annotated(config.evaluate[-1])[:ROWS]
+    shown = splits[config.evaluate[-1]].images[:ROWS]
     return metrics, [as_labels(found, settings) for found in predict_images(model, shown, names, **how)]
 
 
-def _judge_detector(
-    judged: Judged, dataset: SegmentationDataset, config: SegmentationConfig
-) -> tuple[dict[str, Any], list[PixelLabels]]:
+def _judge_detector(judged: Judged, splits: Mapping[str, _Split]) -> tuple[dict[str, Any], list[PixelLabels]]:
     """COCO metrics of masks on each split, and what a detector finds on the first pictures of the last one."""
     assert judged.family.predictor is not None, "segmenters are judged otherwise"
     predict, names = judged.family.predictor(judged.model), make_any_adapter(judged.model).class_names
     metrics: dict[str, Any] = {}
     found: list[dict[str, Any]] = []
-    for split in config.evaluate:
-        truth = dataset.coco(split)
+    truth: dict[str, Any] = {}
+    for split, (images, truth) in splits.items():
         known = in_words_of(names, judged.classes, truth)
         sizes = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}
-        detections = predict(dataset.images(split), known, imgsz=judged.imgsz)
+        detections = predict([image.path for image in images], known, imgsz=judged.imgsz)
         found = [_with_mask(one, *sizes[one["image_id"]]) for one in detections if one["category_id"] is not None]
         metrics[split] = evaluate_coco(truth, found, "segm").as_dict()
     return metrics, [_painted(found, image, truth) for image in truth["images"][:ROWS]]
