@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from detkd.adapters.hooked import Hooked
 from detkd.errors import AdapterError
 from detkd.hooks import Capture
 from detkd.modes import evaluating
@@ -48,7 +49,7 @@ class Taps:
         return torch.ones(1, *self.input_shape, dtype=dtype, device=device)
 
 
-class HookedClassifierAdapter:
+class HookedClassifierAdapter(Hooked):
     """A :class:`detkd.adapters.base.ClassifierAdapter` by hooks, of any classifier.
 
     Args:
@@ -86,14 +87,6 @@ class HookedClassifierAdapter:
                 f"Expected a name for each of the {found.logits.shape[1]} classes of {type(model).__name__}, but got "
                 f"{list(self.class_names)}."
             )
-
-    def attach(self) -> None:
-        """Install the hooks."""
-        self._capture.attach()
-
-    def detach(self) -> None:
-        """Remove the hooks and let go of captured tensors."""
-        self._capture.detach()
 
     def run(self, images: Tensor) -> None:
         """Run a forward pass that the hooks see."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
 
+from detkd.adapters.hooked import Hooked
 from detkd.errors import AdapterError
 from detkd.hooks import Capture
 from detkd.modes import evaluating
@@ -22,7 +23,7 @@ PROBE_SIDE = 128  # pixels of the image that strides are read off; doubled where
 LARGEST_PROBE = 1024
 
 
-class TorchvisionAdapter:
+class TorchvisionAdapter(Hooked):
     """Base of the adapters: what goes into the backbone and comes out of it, and out of the head behind it.
 
     Args:
@@ -63,14 +64,6 @@ class TorchvisionAdapter:
         self._generator = generator
         self._head_path = head
         self._capture = Capture(model, ["backbone", head, *watched])
-
-    def attach(self) -> None:
-        """Install the hooks."""
-        self._capture.attach()
-
-    def detach(self) -> None:
-        """Remove the hooks and let go of captured tensors."""
-        self._capture.detach()
 
     def run(self, images: Tensor) -> None:
         """Run backbone and head on images [B, 3, H, W] in [0, 1]: normalised, not resized, and nothing behind the head."""

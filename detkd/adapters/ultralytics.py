@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from detkd.adapters.base import POINT
+from detkd.adapters.hooked import Hooked
 from detkd.errors import AdapterError, DetkdError, WeightsError
 from detkd.hooks import Capture
 from detkd.types import DensePredictions, DetectorOutputs
@@ -56,7 +57,7 @@ def import_ultralytics() -> Any:
     return ultralytics
 
 
-class UltralyticsAdapter:
+class UltralyticsAdapter(Hooked):
     """Watches the head of a YOLO: its inputs are the neck's features, its output the raw predictions.
 
     Every detector and segmenter of ultralytics with a ``Detect`` head fits: v3 to v12 and YOLO26, with or without
@@ -98,14 +99,6 @@ class UltralyticsAdapter:
         self._path = path
         self._stages = [(f"{path}.cv2.{level}.0", f"{path}.cv3.{level}.0") for level in range(len(self.strides))]
         self._capture = Capture(model, [path, *(stage for pair in self._stages for stage in pair)])
-
-    def attach(self) -> None:
-        """Install the hooks on the head."""
-        self._capture.attach()
-
-    def detach(self) -> None:
-        """Remove the hooks and let go of captured tensors."""
-        self._capture.detach()
 
     def run(self, images: Tensor) -> None:
         """Run the model on images [B, 3, H, W]."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import nn
 
+from detkd.adapters.hooked import Hooked
 from detkd.errors import AdapterError
 from detkd.hooks import Capture
 from detkd.modes import evaluating
@@ -23,7 +24,7 @@ def is_segmenter(model: nn.Module) -> bool:
     return isinstance(getattr(model, NETWORK, None), nn.Module) and callable(getattr(model, "split", None))
 
 
-class UNetAdapter:
+class UNetAdapter(Hooked):
     """Watches a U-Net: the deepest map of its encoder, those behind its decoder's blocks, and its logits.
 
     The encoder returns maps of falling size, the deepest last; the decoder's ``blocks`` run from the deepest to the finest,
@@ -55,14 +56,6 @@ class UNetAdapter:
         levels = self._probe(side)
         self.feature_channels = tuple(level.shape[1] for level in levels)
         self.strides = tuple(side // level.shape[3] for level in levels)
-
-    def attach(self) -> None:
-        """Install the hooks."""
-        self._capture.attach()
-
-    def detach(self) -> None:
-        """Remove the hooks and let go of captured tensors."""
-        self._capture.detach()
 
     def run(self, images: Tensor) -> None:
         """Run a forward pass on images [B, 3, H, W] in [0, 1]."""

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from detkd.data.class_splits import ClassSplits
+from detkd.data.description import SPLITS
 from detkd.data.pictures import IMAGE_SUFFIXES, decode_picture
 from detkd.errors import DataError
 from detkd.seeds import seed_of
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LARGEST_MEMBER = 2**26  # bytes of a picture's file: a zip may say that a few bytes become any number
-SPLITS = ("train", "val", "test")
 
 
 class ClassifiedPicture(NamedTuple):
@@ -67,7 +68,7 @@ class ClassifiedPictures:
 
 
 @dataclass(frozen=True)
-class PictureDataset:
+class PictureDataset(ClassSplits[ClassifiedPictures]):
     """Splits of classified pictures.
 
     Attributes:
@@ -75,19 +76,7 @@ class PictureDataset:
         parts: The pictures of each split.
     """
 
-    names: tuple[str, ...]
-    parts: Mapping[str, ClassifiedPictures]
     tokenizer: None = None
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """Names of the splits."""
-        return tuple(self.parts)
-
-    @property
-    def watched(self) -> str:
-        """The split that training is watched on."""
-        return "val"
 
     def images(self, split: str) -> Sequence[str]:
         """Names of a split's pictures."""

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from detkd.data.class_splits import ClassSplits
 from detkd.data.wordpiece import learn_vocabulary
 from detkd.errors import DataError, DetkdError
 from detkd.seeds import seed_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -50,7 +51,7 @@ class Sentences:
 
 
 @dataclass(frozen=True)
-class TextDataset:
+class TextDataset(ClassSplits[Sentences]):
     """Splits of classified sentences.
 
     Attributes:
@@ -59,19 +60,7 @@ class TextDataset:
         tokenizer: What made the tokens, as JSON in the format of the library tokenizers.
     """
 
-    names: tuple[str, ...]
-    parts: Mapping[str, Sentences]
     tokenizer: str
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """Names of the splits."""
-        return tuple(self.parts)
-
-    @property
-    def watched(self) -> str:
-        """The split that training is watched on."""
-        return "val"
 
     def images(self, split: str) -> Sequence[str]:
         """A split's sentences."""

@@ -1,0 +1,22 @@
+"""What all adapters share that watch their model by hooks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from detkd.hooks import Capture
+
+
+class Hooked:
+    """Base of an adapter whose hooks are those of one capture, which its constructor makes."""
+
+    _capture: Capture
+
+    def attach(self) -> None:
+        """Install the hooks."""
+        self._capture.attach()
+
+    def detach(self) -> None:
+        """Remove the hooks and let go of captured tensors."""
+        self._capture.detach()
