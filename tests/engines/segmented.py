@@ -9,12 +9,11 @@ import numpy as np
 import torch
 import yaml
 from PIL import Image
-from safetensors.torch import load_file
 
 from detkd.config import parse_config
 from detkd.data.masks import encode_mask
 from detkd.engines import run as running
-from detkd.engines.lightning.training import LAST_CHECKPOINT
+from tests.engines.runs import same
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -94,34 +93,6 @@ def configure_unet(data: Path, /, **changes: Any) -> RunConfig:
         "evaluate": ["val"],
     }
     return parse_config({**tree, **changes})
-
-
-def results(folder: Path) -> dict[str, Any]:
-    """What a run found."""
-    content: dict[str, Any] = json.loads((folder / "results.json").read_text())
-    return content
-
-
-def tensors(folder: Path) -> dict[str, Tensor]:
-    """Of the student that was best on the validation split."""
-    return load_file(folder / "student.safetensors")
-
-
-def last(folder: Path) -> dict[str, Tensor]:
-    """Of the student after the last epoch."""
-    state: dict[str, Tensor] = checkpoint_of(folder)["state_dict"]
-    return state
-
-
-def checkpoint_of(folder: Path) -> dict[str, Any]:
-    """What a run goes on from."""
-    content: dict[str, Any] = torch.load(folder / LAST_CHECKPOINT, weights_only=True)
-    return content
-
-
-def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    """Whether two states are equal to the last bit."""
-    return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
 
 
 class Watched:

@@ -8,16 +8,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from detkd.data.segmentation import SegmentationDataset
 from detkd.engines.caching import cache_teachers
-from detkd.engines.distillation import build_distiller
-from detkd.engines.families import FAMILIES, build_model
 from detkd.engines.run import run_config
 from detkd.errors import CacheError
 from detkd.models.unet import load_model, save_model
 from detkd.teachers.cached import CachedTeacher
 from detkd.teachers.live import LiveTeacher
 from detkd.teachers.store import Index
+from tests.engines.runs import farthest, train
 from tests.engines.segmented import configure_unet
 
 if TYPE_CHECKING:
@@ -35,26 +33,6 @@ def configure(data: Path, weights: Path, cache: Path, **changes: Any) -> RunConf
     teacher = {"weights": str(weights), "cache": str(cache), "views": 2, **changes.pop("teacher", {})}
     distill = {"teacher": teacher, "terms": changes.pop("terms", TERMS)}
     return configure_unet(data, **{"distill": distill, "optim": SLOW, "augment": MOVING, **changes})
-
-
-def train(config: RunConfig, folder: Path, *, live: bool) -> list[dict[str, float]]:
-    """The losses of each epoch of a run on the views of the cache, beside the teacher or out of the cache."""
-    torch.manual_seed(0)
-    dataset, size, distill = SegmentationDataset.load(config.data), config.train.imgsz, config.distill
-    assert distill is not None
-    student, _ = build_model(config.student, dataset.names, role="student", imgsz=size)
-    teacher, _ = build_model(distill.all_teachers[0], dataset.names, role="teacher", imgsz=size)
-    engine = FAMILIES[config.family].engine
-    pictures = None if live else engine.training_views(config, dataset, student)
-    distiller = build_distiller(student, [teacher], distill, size, pictures)
-    return engine.train(student, distiller, config, dataset, folder, resume=False).history
-
-
-def farthest(one: list[dict[str, float]], other: list[dict[str, float]]) -> float:
-    """The largest relative difference of a loss in any epoch."""
-    losses = [name for name in one[0] if name.startswith("train/")]
-    pairs = [(row[name], twin[name]) for row, twin in zip(one, other, strict=True) for name in losses]
-    return max(abs(first - second) / max(abs(first), 1e-3) for first, second in pairs)
 
 
 # A detector's thresholds turn on the last digit of a score or of an overlap.

@@ -8,10 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from detkd.data.detection import DetectionDataset
 from detkd.engines.caching import cache_teachers
-from detkd.engines.distillation import build_distiller
-from detkd.engines.families import FAMILIES, build_model
 from detkd.engines.run import run_config
 from detkd.errors import CacheError
 from detkd.model_config import ModelConfig
@@ -21,6 +18,7 @@ from detkd.teachers.cached import CachedTeacher
 from detkd.teachers.live import LiveTeacher
 from detkd.teachers.store import Index
 from tests.engines.conftest import NAMES, configure, configure_rcnn, settle
+from tests.engines.runs import farthest, train
 
 if TYPE_CHECKING:
     from detkd.config import DetectionConfig
@@ -54,26 +52,6 @@ def student_of_yolo(data: Path, teacher: dict[str, Any], terms: dict[str, Any], 
     distill = {"teacher": {"views": 2, **teacher}, "terms": terms}
     train = {"epochs": 2, "imgsz": 64, "batch": 2}
     return configure(data, **{"distill": distill, "trainer": trainer, "train": train, **changes})
-
-
-def train(config: DetectionConfig, folder: Path, *, live: bool) -> list[dict[str, float]]:
-    """The losses of each epoch of a run on the views of the cache, beside the teacher or out of the cache."""
-    torch.manual_seed(0)
-    dataset, size, distill = DetectionDataset.load(config.data), config.train.imgsz, config.distill
-    assert distill is not None
-    student, _ = build_model(config.student, NAMES, role="student", imgsz=size)
-    teacher, _ = build_model(distill.all_teachers[0], NAMES, role="teacher", imgsz=size)
-    engine = FAMILIES[config.family].engine
-    pictures = None if live else engine.training_views(config, dataset, student)
-    distiller = build_distiller(student, [teacher], distill, size, pictures)
-    return engine.train(student, distiller, config, dataset, folder, resume=False).history
-
-
-def farthest(one: list[dict[str, float]], other: list[dict[str, float]]) -> float:
-    """The largest relative difference of a loss in any epoch."""
-    losses = [name for name in one[0] if name.startswith("train/")]
-    pairs = [(row[name], twin[name]) for row, twin in zip(one, other, strict=True) for name in losses]
-    return max(abs(first - second) / max(abs(first), 1e-3) for first, second in pairs)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ from detkd.engines.lightning import training
 from detkd.engines.run import run_config
 from detkd.errors import AdapterError
 from tests.engines.conftest import NAMES, TINY_RCNN, CutError, configure, configure_rcnn
+from tests.engines.runs import last, results, tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,22 +32,6 @@ ONCE = {"epochs": 1, "imgsz": 64, "batch": 4}
 
 def run(data: Path, output: Path, *, resume: bool = False, **changes: Any) -> Path:
     return run_config(configure_rcnn(data, output=str(output), **changes), resume=resume)
-
-
-def results(folder: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((folder / "results.json").read_text())
-    return content
-
-
-def tensors(folder: Path) -> dict[str, Tensor]:
-    """Of the student that was best on the validation split."""
-    return load_file(folder / "student.safetensors")
-
-
-def last(folder: Path) -> dict[str, Tensor]:
-    """Of the student after the last epoch."""
-    state: dict[str, Tensor] = torch.load(folder / training.LAST_CHECKPOINT, weights_only=True)["state_dict"]
-    return state
 
 
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:

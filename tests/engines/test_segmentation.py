@@ -24,17 +24,8 @@ from detkd.evaluation.segmentation import evaluate_segmentation
 from detkd.models.plain_unet import PlainUNet
 from detkd.models.unet import load_model, save_model
 from tests.engines.conftest import CutError, write_unet
-from tests.engines.segmented import (
-    QUICK,
-    SHAPES,
-    Watched,
-    checkpoint_of,
-    configure_unet,
-    last,
-    results,
-    same,
-    tensors,
-)
+from tests.engines.runs import checkpoint_of, last, results, same, tensors
+from tests.engines.segmented import QUICK, SHAPES, Watched, configure_unet
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -33,3 +33,12 @@ def call(name: str, *arguments: object) -> int:
         patch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
         run(load(name).main)
     return int(end.value.code or 0)
+
+
+def refuse(capsys: pytest.CaptureFixture[str], fault: str, name: str, *arguments: object) -> None:
+    """Call a tool with faulty arguments: it must end with code 2, and say the fault in one line."""
+    assert call(name, *arguments) == 2, arguments
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 1, errors
+    assert errors[0].startswith("error: ")
+    assert fault in errors[0], errors
