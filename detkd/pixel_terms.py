@@ -16,7 +16,7 @@ from detkd.places import loss_inputs
 from detkd.teachers.ensemble import pixel_label_loss, scale_pixel_gradients
 from detkd.teachers.packing import Kept
 from detkd.terms import level_aligners, level_losses, level_parts
-from detkd.types import PixelTargets, SegmenterOutputs
+from detkd.types import NOT_LEARNT, UNLABELLED, PixelTargets, SegmenterOutputs
 from detkd.vocabulary import PIXEL_NAMES
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class PixelTerms(nn.Module):
     def confidence_loss(self, teacher: SegmenterOutputs, targets: PixelTargets, size: tuple[int, int]) -> Tensor:
         """How badly the teacher says the labelled classes of each image, [B]."""
         del size
-        return pixel_label_loss(teacher.heads[0], self.pairing.labels(targets.classes.clamp(min=-1)))
+        return pixel_label_loss(teacher.heads[0], self.pairing.labels(targets.classes.clamp(min=NOT_LEARNT)))
 
     def forward(
         self,
@@ -114,10 +114,10 @@ class PixelTerms(nn.Module):
 
     def _heads(self, student: SegmenterOutputs, teacher: SegmenterOutputs, targets: PixelTargets) -> list[dict[str, Any]]:
         """What is offered under ``PIXEL_NAMES`` for each head that both have."""
-        known, unlabelled = targets.classes != -1, targets.classes == -2
+        known, unlabelled = targets.classes != NOT_LEARNT, targets.classes == UNLABELLED
         boundary = known.new_zeros(()) if targets.boundary is None else targets.boundary
         labelled = targets.classes >= 0 if targets.boundary is not None else torch.zeros_like(known)
-        labels = self.pairing.labels(targets.classes.clamp(min=-1)), torch.where(labelled, boundary.long(), -1)
+        labels = self.pairing.labels(targets.classes.clamp(min=NOT_LEARNT)), torch.where(labelled, boundary.long(), -1)
         heads = zip(self.pairing.student_heads(student.heads), teacher.heads, labels, strict=False)
         return [_pixel_tensors(own, other, label, known, unlabelled) for own, other, label in heads]
 

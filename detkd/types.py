@@ -159,12 +159,16 @@ class SegmenterOutputs:
     heads: tuple[PixelPredictions, ...]
 
 
+# Labels of pixels that are no class.
+NOT_LEARNT = -1  # margins, crowds, what a label says to ignore
+UNLABELLED = -2  # there is no label, but a teacher may speak
+
+
 class PixelTargets(NamedTuple):
     """The labels of a batch of pictures, pixel by pixel.
 
     Attributes:
-        classes: 0 for the background, 1 + the index of the class, -1 where nothing is to be learnt, -2 where there is no
-            label but a teacher may speak, [B, H, W] of int64.
+        classes: 0 for the background, 1 + the index of the class, ``NOT_LEARNT`` or ``UNLABELLED``, [B, H, W] of int64.
         boundary: Whether a pixel lies where an object ends, [B, H, W] of bool; None where no boundaries are learnt.
     """
 

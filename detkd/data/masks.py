@@ -13,6 +13,7 @@ from scipy import ndimage
 
 from detkd.data.pictures import BROKEN
 from detkd.errors import DataError
+from detkd.types import NOT_LEARNT, UNLABELLED
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -97,7 +98,7 @@ class SemanticMask:
             found, count = components(values == label + 1)
             instances += np.where(found > 0, found + len(labels), 0)
             labels += [label] * count
-        classes = np.where(known, values, -1).astype(np.int16)
+        classes = np.where(known, values, NOT_LEARNT).astype(np.int16)
         return PixelLabels(classes, instances, np.array(labels, np.int64))
 
     def label_bytes(self) -> bytes:
@@ -123,7 +124,7 @@ class DrawnMasks:
             if segment is None:
                 raise DataError(f"{image.path}: expected a mask for each object, but one has only a box.")
             mask[:] = decode_segment(segment, image.height, image.width)
-        classes = np.where(masks[image.crowd].any(0), -1, 0).astype(np.int16)
+        classes = np.where(masks[image.crowd].any(0), NOT_LEARNT, 0).astype(np.int16)
         instances = np.zeros(classes.shape, np.int32)
         own = masks[~image.crowd]
         labels = image.classes[~image.crowd]
@@ -146,7 +147,7 @@ class Unlabelled:
 
     def decode(self) -> PixelLabels:
         """Nowhere a label."""
-        classes = np.full((self.height, self.width), -2, np.int16)
+        classes = np.full((self.height, self.width), UNLABELLED, np.int16)
         return PixelLabels(classes, np.zeros(classes.shape, np.int32), np.zeros(0, np.int64))
 
     def label_bytes(self) -> bytes:
