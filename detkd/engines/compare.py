@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from detkd.config import dump_config, load_config, read_yaml
+from detkd.config import load_config, read_yaml
 from detkd.engines.families import FAMILIES
+from detkd.engines.kept import CONFIG, describe_changes
 from detkd.engines.run import build_models, check_settings, run_config
 from detkd.engines.tasks import task_of
 from detkd.errors import ConfigError, DetkdError
@@ -229,9 +230,13 @@ def _refuse_other_runs(comparison: Comparison) -> None:
     faults = []
     for runs in comparison.runs.values():
         for run in runs:
-            kept = run.output / run.name / "config.yaml"
-            if kept.exists() and kept.read_text(encoding="utf-8") != dump_config(run):
-                faults.append(f"{run.name}: {kept} differs from what is asked for now. Choose another name= or delete it.")
+            folder = run.output / run.name
+            changes = describe_changes(folder, run) if (folder / CONFIG).exists() else None
+            if changes is not None:
+                faults.append(
+                    f"{run.name}: {folder / CONFIG} differs from what is asked for now: {changes}. Choose another name= or "
+                    "delete it."
+                )
     if faults:
         raise ConfigError("\n".join(faults))
 

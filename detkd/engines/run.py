@@ -18,6 +18,7 @@ from detkd.adapters.families import make_any_adapter
 from detkd.config import dump_config
 from detkd.engines.distillation import build_distiller
 from detkd.engines.families import FAMILIES, build_model, build_teacher
+from detkd.engines.kept import CONFIG, describe_changes
 from detkd.engines.tasks import Judged, task_of
 from detkd.errors import ConfigError, WeightsError
 from detkd.evaluation.cost import measure_cost
@@ -68,7 +69,7 @@ def run_config(config: RunConfig, *, resume: bool = False) -> Path:
     student, teachers, distiller = build_models(config, dataset)
 
     if is_first_process():
-        write_text(folder / "config.yaml", dump_config(config))
+        write_text(folder / CONFIG, dump_config(config))
     trained = family.engine.train(student, distiller, config, dataset, folder, resume=resume)
     if not is_first_process():
         return folder
@@ -185,9 +186,10 @@ def _check_folder(folder: Path, config: RunConfig, resume: bool) -> None:
         )
     if resume and not begun:
         raise ConfigError(f"name: expected {folder} to hold a run to resume, but it has no {last}.")
-    if resume and (folder / "config.yaml").read_text(encoding="utf-8") != dump_config(config):
+    changes = describe_changes(folder, config) if resume else None
+    if changes is not None:
         raise ConfigError(
-            f"Expected the configuration that the run was started with, but it differs from {folder / 'config.yaml'}. "
+            f"Expected the configuration that the run was started with, but it differs from {folder / CONFIG}: {changes}. "
             "Resume with that file."
         )
 

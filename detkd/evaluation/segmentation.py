@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from detkd.data.segmented import SegmentedImage
 
 THRESHOLDS = (0.4, 0.5, 0.6)
-BOUNDARY_THRESHOLDS = (0.3, 0.5, 0.7)
+BOUNDARY_THRESHOLDS = (0.1, 0.2, 0.3, 0.5, 0.7)
 MIN_DISTANCES = (3, 5, 10)
 MIN_AREAS = (4, 8, 16, 32)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from detkd.config import dump_config
 from detkd.engines import compare
 from detkd.errors import AdapterError, ConfigError, WeightsError
 from tests.engines.conftest import TINY
@@ -93,10 +94,22 @@ def test_a_run_of_another_configuration_is_not_taken_for_this_one(tmp_path: Path
     write_run(tmp_path, data, "t.pt")
     run = plan(tmp_path).runs["pkd"][0]
     (run.output / run.name).mkdir(parents=True)
-    (run.output / run.name / "config.yaml").write_text(compare.dump_config(run))
+    (run.output / run.name / "config.yaml").write_text(dump_config(run))
     plan(tmp_path)
-    with pytest.raises(ConfigError, match="pkd-0: .* differs"):
+    with pytest.raises(ConfigError, match="pkd-0: .* differs .*: train.epochs is 1 there and 2 here"):
         plan(tmp_path, overrides=["train.epochs=2"])
+
+
+def test_a_run_of_an_earlier_version_has_the_defaults_of_the_keys_that_it_did_not_know(tmp_path: Path, data: Path) -> None:
+    write_run(tmp_path, data, "t.pt")
+    run = plan(tmp_path).runs["pkd"][0]
+    tree = yaml.safe_load(dump_config(run))
+    del tree["student"]["smoothing"], tree["distill"]["balance"]
+    (run.output / run.name).mkdir(parents=True)
+    (run.output / run.name / "config.yaml").write_text(yaml.safe_dump(tree))
+    plan(tmp_path)
+    with pytest.raises(ConfigError, match="distill.balance is gradient_ratio there and none here"):
+        plan(tmp_path, overrides=["distill.balance=none"])
 
 
 def test_gains_are_paired_by_seed_and_measured_against_the_gap(tmp_path: Path, data: Path) -> None:
