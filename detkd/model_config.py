@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path  # noqa: TC003 - pydantic reads annotations at run time
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -13,10 +13,16 @@ from detkd.weights import saved_name
 FamilyName = Literal["yolo", "torchvision", "unet", "classifier", "text"]
 TWO_STAGE = ("fasterrcnn_", "maskrcnn_")
 TORCHVISION = (*TWO_STAGE, "retinanet_", "fcos_", "ssdlite320_")  # how its models' names begin
-UNET = "unet"  # by itself, or unet_ENCODER
+UNET: Literal["unet"] = "unet"  # by itself, or unet_ENCODER
 CLASSIFIERS = ("resnet18", "cnn", "mobilenet_v3_small")  # of pictures
 TEXTS = ("bert", "transformer", "lstm")  # classifiers of sentences
 SCALES = (0.5, 1.0, 2.0, 4.0)
+OF_FAMILIES: dict[str, tuple[FamilyName, ...]] = {
+    "proposals": ("torchvision",),
+    "boundary": (UNET,),
+    "class_weights": (UNET,),
+    "smoothing": ("classifier", "text"),
+}  # keys of a model that not every family has
 
 
 class ProposalsConfig(BaseModel):
@@ -43,10 +49,23 @@ class ModelConfig(BaseModel):
     depth: float | None = Field(None, gt=0, le=4, description="replaces the yaml's depth multiple")
     proposals: ProposalsConfig | None = Field(None, description="regions of a two-stage detector")
     boundary: bool | None = Field(None, description="whether a U-Net also says where objects end; null does")
-
+    class_weights: dict[str, Annotated[float, Field(ge=0)]] | None = Field(
+        None, description="weights of `background` and of classes in a U-Net's cross-entropy; 1 of those left out"
+    )
     smoothing: float | None = Field(
         None, ge=0, lt=1, description="share of a label that a classifier spreads over all classes in training"
     )
+
+    @model_validator(mode="after")
+    def _of_its_family(self) -> ModelConfig:
+        foreign = [
+            f"`{key}`, which is for {' and '.join(families)} alone"
+            for key, families in OF_FAMILIES.items()
+            if getattr(self, key) is not None and self.family not in families
+        ]
+        if foreign:
+            raise ValueError(f"expected a model of family {self.family} to be given no {', and no '.join(foreign)}")
+        return self
 
     @property
     def architecture(self) -> str:

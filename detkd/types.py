@@ -160,6 +160,7 @@ class SegmenterOutputs:
 
 
 # Labels of pixels that are no class.
+BACKGROUND = "background"  # beside the classes, where they are named
 NOT_LEARNT = -1  # margins, crowds, what a label says to ignore
 UNLABELLED = -2  # there is no label, but a teacher may speak
 

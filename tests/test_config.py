@@ -184,6 +184,21 @@ def test_the_family_follows_from_the_student(student: dict[str, str], family: st
     assert parse_config(yaml.safe_load(dump_config(config))) == config
 
 
+@pytest.mark.parametrize(
+    ("model", "key", "value", "family"),
+    [
+        ("yolov5n.yaml", "boundary", False, "yolo"),
+        ("yolov5n.yaml", "proposals", {"pre_nms": 8, "post_nms": 8, "sampled": 4}, "yolo"),
+        ("retinanet_resnet50_fpn", "class_weights", {"background": 0.1}, "torchvision"),
+        ("unet", "smoothing", 0.1, "unet"),
+        ("resnet18", "boundary", True, "classifier"),
+    ],
+)
+def test_what_a_models_family_has_not_is_refused(model: str, key: str, value: object, family: str) -> None:
+    with pytest.raises(ConfigError, match=rf"student: .* family {family} to be given no `{key}`, which is"):
+        parse_config({**LIGHTNING, "student": {"model": model, key: value}})
+
+
 def test_sections_of_another_engine_are_refused() -> None:
     for section in ({"optim": {"lr": 0.1}}, {"augment": []}, {"loading": {}}):
         with pytest.raises(

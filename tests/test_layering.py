@@ -105,7 +105,7 @@ ALLOWED = {
         "teachers",
     },
     "data": {"errors", "files", "seeds", "types"},
-    "evaluation": {"errors", "data", "modes"},
+    "evaluation": {"errors", "data", "modes", "types"},
     "engines": {
         "adapters",
         "config",

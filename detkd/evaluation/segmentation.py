@@ -17,6 +17,7 @@ from detkd.evaluation.coco import CocoMetrics, evaluate_coco
 from detkd.evaluation.instances import InstanceSettings, PixelProbabilities, find_instances
 from detkd.evaluation.lookup import category_ids, image_ids
 from detkd.evaluation.pixels import predict_probabilities
+from detkd.types import BACKGROUND
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -105,7 +106,7 @@ class Tally:
             iou, dice = hits / (predicted + real - hits), 2 * hits / (predicted + real)
         return SegmentationMetrics(
             masks=evaluate_coco(truth, self.detections, "segm"),
-            iou=dict(zip(("background", *names), iou.tolist(), strict=True)),
+            iou=dict(zip((BACKGROUND, *names), iou.tolist(), strict=True)),
             dice=dict(zip(names, dice[1:].tolist(), strict=True)),
             boundary={name: _mean(self.boundary[:, index]) for index, name in enumerate(names)},
             boundary_f1=_mean([_mean(scores) for scores in self.boundary]),

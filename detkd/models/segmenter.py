@@ -57,13 +57,25 @@ class Segmenter(nn.Module):
         self.architecture = architecture
         for name, values in (("mean", MEAN), ("deviation", DEVIATION)):
             self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
-        if class_weights is not None and len(class_weights) != 1 + len(self.class_names):
+        self.register_buffer("class_weights", None, persistent=False)
+        if class_weights is not None:
+            self.weigh_classes(class_weights)
+
+    def weigh_classes(self, class_weights: Sequence[float]) -> None:
+        """Weigh the pixels of each class in the cross-entropy from now on.
+
+        Args:
+            class_weights: Weight of the background and of each class.
+
+        Raises:
+            ArgumentError: If they are more or fewer.
+        """
+        if len(class_weights) != 1 + len(self.class_names):
             raise ArgumentError(
                 f"Expected argument `class_weights` to hold one for the background and for each of "
                 f"{list(self.class_names)}, but got {len(class_weights)}."
             )
-        weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
-        self.register_buffer("class_weights", weights, persistent=False)
+        self.class_weights = torch.tensor(class_weights, dtype=torch.float32)
 
     @property
     def softmax(self) -> bool:

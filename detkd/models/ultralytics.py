@@ -33,8 +33,6 @@ def build_yolo(spec: ModelConfig, class_names: Sequence[str], *, role: str) -> t
         WeightsError: If the weights are missing, unreadable or fit nothing.
     """
     import_ultralytics()
-    if spec.proposals is not None:
-        raise ConfigError(f"{role}.proposals: a YOLO proposes no regions; remove it.")
     names = dict(enumerate(class_names))
     if spec.model is None or spec.model.endswith(".pt"):
         weights = spec.weights if spec.model is None else Path(spec.model)

@@ -12,10 +12,11 @@ from detkd.models.checkpoints import given_checkpoint, load_tensors, plain_tenso
 from detkd.models.plain_unet import CHANNELS, PlainUNet
 from detkd.models.segmenter import Segmenter
 from detkd.models.unet_architecture import UNetArchitecture
+from detkd.types import BACKGROUND
 from detkd.weights import METADATA, fill
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from torch import nn
@@ -62,6 +63,8 @@ def build_model(spec: ModelConfig, class_names: Sequence[str], *, role: str, img
             f"{role}: expected an input whose side is a multiple of {model.stride} pixels, which its U-Net halves to its "
             f"deepest level, but got {imgsz}. Set `train.imgsz` to such a size."
         )
+    if spec.class_weights is not None:
+        model.weigh_classes(_class_weights(spec.class_weights, model.class_names, role))
     return model, origin
 
 
@@ -121,13 +124,8 @@ def load_model(path: Path, imgsz: int | None = None) -> Segmenter:
 
 
 def _architecture(spec: ModelConfig, class_names: Sequence[str], role: str, imgsz: int) -> UNetArchitecture:
-    faults = []
     if spec.depth is not None:
-        faults.append(f"{role}.depth: a U-Net has none; remove it.")
-    if spec.proposals is not None:
-        faults.append(f"{role}.proposals: a U-Net proposes no regions; remove it.")
-    if faults:
-        raise ConfigError("\n".join(faults))
+        raise ConfigError(f"{role}.depth: a U-Net has none; remove it.")
     return UNetArchitecture(
         name=str(spec.model),
         class_names=tuple(class_names),
@@ -135,6 +133,15 @@ def _architecture(spec: ModelConfig, class_names: Sequence[str], role: str, imgs
         boundary=spec.boundary is not False,
         width=1.0 if spec.width is None else spec.width,
     )
+
+
+def _class_weights(given: Mapping[str, float], class_names: Sequence[str], role: str) -> list[float]:
+    """The weight of the background and of each class."""
+    names = (BACKGROUND, *class_names)
+    unknown = sorted(set(given) - set(names))
+    if unknown:
+        raise ConfigError(f"{role}.class_weights: expected names out of {list(names)}, but got {unknown}.")
+    return [given.get(name, 1.0) for name in names]
 
 
 def _smp_unet(architecture: UNetArchitecture, role: str) -> nn.Module:

@@ -121,7 +121,6 @@ def test_images_are_normalised_as_imagenets() -> None:
         ({"model": "unet_tu-hf-hub:someone/something"}, "ENCODER"),
         ({"model": "unetx"}, "ENCODER"),
         ({"model": "unet", "depth": 0.5}, r"student\.depth"),
-        ({"model": "unet", "proposals": {"pre_nms": 1, "post_nms": 1, "sampled": 1}}, r"student\.proposals"),
         ({}, "neither"),
     ],
 )
@@ -176,6 +175,15 @@ def test_class_weights_weigh_the_pixels_of_their_class(classes: tuple[str, ...],
     torch.testing.assert_close(both, (apart[0] + 3 * apart[1]) / 4)
     with pytest.raises(ArgumentError, match="class_weights"):
         constant(logits, classes, class_weights=[1.0])
+
+
+def test_class_weights_go_by_name() -> None:
+    model = build(class_weights={CLASSES[1]: 3.0, "background": 0.5})
+    torch.testing.assert_close(model.class_weights, torch.tensor([0.5, 1.0, 3.0]))
+    assert "class_weights" not in model.state_dict()
+    assert build().class_weights is None
+    with pytest.raises(ConfigError, match=r"student.class_weights: expected names out of \['background', .*'leaf'"):
+        build(class_weights={"leaf": 2.0})
 
 
 @pytest.mark.parametrize("classes", [("cell",), CLASSES])
