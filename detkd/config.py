@@ -159,7 +159,7 @@ class RunConfig(_Strict):
 
 
 class DetectionConfig(RunConfig):
-    """One detection run of ``tools/train_det.py``."""
+    """One detection run of ``detkd train-det``."""
 
     task: ClassVar[Task] = "detect"
 
@@ -179,7 +179,7 @@ class DetectionConfig(RunConfig):
 
 
 class SegmentationConfig(RunConfig):
-    """One segmentation run of ``tools/train_seg.py``."""
+    """One segmentation run of ``detkd train-seg``."""
 
     task: ClassVar[Task] = "segment"
 
@@ -187,7 +187,7 @@ class SegmentationConfig(RunConfig):
 
 
 class ClassificationConfig(RunConfig):
-    """One run of ``tools/train_cls.py``, on pictures or sentences."""
+    """One run of ``detkd train-cls``, on pictures or sentences."""
 
     task: ClassVar[Task] = "classify"
 

@@ -1,0 +1,53 @@
+"""What the three commands that train share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from detkd.cli import Parser
+from detkd.errors import ConfigError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+COMMAND_OF = {"detect": "detkd train-det", "segment": "detkd train-seg", "classify": "detkd train-cls"}  # a run's task
+
+
+def training_parser(task: str, description: str | None) -> argparse.ArgumentParser:
+    """The command line of a training run.
+
+    Args:
+        task: What the student must do, see :data:`COMMAND_OF`.
+        description: What ``--help`` says first.
+    """
+    parser = Parser(prog=COMMAND_OF[task], description=description)
+    parser.add_argument("--config", type=Path, required=True, help="YAML file, see configs/")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. train.seed=1 distill=null")
+    parser.add_argument("--resume", action="store_true", help="go on with a run that was cut short")
+    return parser
+
+
+def train(task: str, parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
+    """Read the command line of a training run, train, evaluate and report.
+
+    Args:
+        task: What the student must do, see :data:`COMMAND_OF`.
+        parser: From :func:`training_parser`.
+        argv: The command line behind the command; None takes the process's.
+
+    Raises:
+        DetkdError: If anything of the input is wrong.
+    """
+    arguments = parser.parse_intermixed_args(argv)
+
+    from detkd.config import load_config
+
+    config = load_config(arguments.config, arguments.overrides)
+    if config.task != task:
+        raise ConfigError(f"student.model: {config.student.architecture} is trained by {COMMAND_OF[config.task]}.")
+
+    from detkd.engines.run import run_config
+
+    run_config(config, resume=arguments.resume)
