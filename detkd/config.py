@@ -32,6 +32,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 CLASSIFYING = ("classifier", "text")  # families whose students classify
 Task = Literal["detect", "segment", "classify"]
+LoggerName = Literal["tensorboard", "wandb", "mlflow"]
 TERM_KEYS = ("weight", "schedule")  # of every term, beside its loss's own arguments
 
 
@@ -151,6 +152,9 @@ class RunConfig(_Strict):
         default_factory=dict, description="further arguments of ultralytics' trainer, or of Lightning's, as they are"
     )
     evaluate: tuple[str, ...] = Field(("val", "test"), min_length=1, description="splits evaluated at the end")
+    loggers: tuple[LoggerName, ...] = Field(
+        (), description="services that are told of each epoch, where they are installed"
+    )
 
     @property
     def family(self) -> FamilyName:

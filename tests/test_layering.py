@@ -15,7 +15,7 @@ ALLOWED = {
     "types": set(),
     "files": {"errors"},
     "cli": {"errors"},
-    "commands": {"cli", "config", "data", "engines", "errors", "evaluation", "files", "model_config", "models"},
+    "commands": {"cli", "config", "data", "engines", "errors", "evaluation", "files", "model_config", "models", "report"},
     "__main__": {"cli", "commands"},
     "ops": {"errors", "types"},
     "boxes": {"errors"},
@@ -130,7 +130,7 @@ ALLOWED = {
         "teachers",
         "types",
     },
-    "report": {"data", "evaluation", "files"},
+    "report": {"data", "evaluation", "files", "processes"},
     "ultralytics": {"adapters", "balance", "config", "distiller", "engines", "errors", "inherit", "teachers"},
 }
 

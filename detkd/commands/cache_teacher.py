@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detkd.cli import Parser
+from detkd.commands.speaking import add_speaking_options, speaking
 
 if TYPE_CHECKING:
     import argparse
@@ -29,6 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="detkd cache-teacher", description=__doc__)
     parser.add_argument("--config", type=Path, required=True, help="YAML file, see configs/")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. distill.teacher.views=16")
+    add_speaking_options(parser)
     return parser
 
 
@@ -36,8 +38,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Make the caches."""
     arguments = build_parser().parse_intermixed_args(argv)
 
-    from detkd.config import load_config
-    from detkd.engines.caching import cache_teachers
+    with speaking(arguments):
+        from detkd.config import load_config
+        from detkd.engines.caching import cache_teachers
+        from detkd.report.reporter import reporter
 
-    for folder in cache_teachers(load_config(arguments.config, arguments.overrides)):
-        print(folder)
+        folders = [str(folder) for folder in cache_teachers(load_config(arguments.config, arguments.overrides))]
+        reporter().result({"event": "result", "folders": folders}, *folders)

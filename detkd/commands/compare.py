@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detkd.cli import Parser
+from detkd.commands.speaking import add_speaking_options, speaking
 from detkd.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--split", help="split whose metrics are compared (default: the last one evaluated)")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at the same time")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes of every run")
+    add_speaking_options(parser)
     return parser
 
 
@@ -81,18 +83,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run what is missing, and compare."""
     arguments = build_parser().parse_intermixed_args(argv)
 
-    from detkd.config import load_config
-    from detkd.engines.compare import plan_comparison, run_comparison
+    with speaking(arguments):
+        from detkd.config import load_config
+        from detkd.engines.compare import plan_comparison, run_comparison
 
-    recipes = arguments.recipes
-    if recipes is None:
-        recipes = recipes_for(load_config(arguments.config, arguments.overrides).student)
-    comparison = plan_comparison(
-        arguments.config,
-        recipes,
-        seeds=arguments.seeds,
-        only=arguments.only,
-        overrides=arguments.overrides,
-        split=arguments.split,
-    )
-    print(run_comparison(comparison, jobs=max(arguments.jobs, 1)))
+        recipes = arguments.recipes
+        if recipes is None:
+            recipes = recipes_for(load_config(arguments.config, arguments.overrides).student)
+        comparison = plan_comparison(
+            arguments.config,
+            recipes,
+            seeds=arguments.seeds,
+            only=arguments.only,
+            overrides=arguments.overrides,
+            split=arguments.split,
+        )
+        run_comparison(comparison, jobs=max(arguments.jobs, 1))

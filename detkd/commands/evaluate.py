@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from detkd import __version__
 from detkd.cli import Parser
+from detkd.commands.speaking import add_speaking_options, speaking
 from detkd.errors import ConfigError, WeightsError
 from detkd.files import write_json
 
@@ -32,11 +33,14 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping, Sequence
 
+    from rich.table import Table
+
     from detkd.data.pixel_augment import Mode
     from detkd.evaluation.instances import InstanceSettings
 
 SMALLEST = 32  # pixels: the stride of a YOLO's coarsest level
 BOXES = "bbox"
+_SOURCES = {"weights", "data", "split", "imgsz", "detections", "ground_truth", "iou_type", "pictures", "instances"}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -52,17 +56,22 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--pictures", choices=("fit", "tiles"), help="of a U-Net: scaled or cut into tiles (default: fit)")
     parser.add_argument("--instances", metavar="K=V,...", help="of a U-Net: how objects are told from its pixels")
     parser.add_argument("--json", type=Path, help="also write the numbers here")
+    add_speaking_options(parser)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Evaluate, and show the numbers."""
     arguments = build_parser().parse_args(argv)
-    metrics = _evaluate(arguments)
-    _show(metrics)
-    if arguments.json is not None:
-        source = {key: str(value) for key, value in vars(arguments).items() if value is not None and key != "json"}
-        write_json(arguments.json, {**source, **metrics, "detkd": __version__})
+    with speaking(arguments):
+        from detkd.report.reporter import reporter
+
+        metrics = _evaluate(arguments)
+        source = {key: str(value) for key, value in vars(arguments).items() if value is not None and key in _SOURCES}
+        report = {**source, **metrics, "detkd": __version__}
+        reporter().result({"event": "result", **report}, _table(metrics))
+        if arguments.json is not None:
+            write_json(arguments.json, report)
 
 
 def _evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -152,8 +161,7 @@ def _parse_instances(text: str) -> InstanceSettings:
         raise ConfigError(f"--instances: expected YAML values, but got {text!r}.") from error
 
 
-def _show(metrics: Mapping[str, Any]) -> None:
-    from rich.console import Console
+def _table(metrics: Mapping[str, Any]) -> Table:
     from rich.table import Table
 
     table = Table("metric", "value")
@@ -165,4 +173,4 @@ def _show(metrics: Mapping[str, Any]) -> None:
             table.add_row(f"{metric} {name}", f"{number:.4f}")
     for name, value in metrics.get("instances", {}).items():
         table.add_row(f"instances {name}", str(value))
-    Console().print(table)
+    return table

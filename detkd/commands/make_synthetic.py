@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detkd.cli import Parser
+from detkd.commands.speaking import add_speaking_options, speaking
 
 if TYPE_CHECKING:
     import argparse
@@ -29,6 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--size", type=int, default=192, help="side of the pictures in pixels (default 192)")
     parser.add_argument("--seed", type=int, default=0, help="(default 0)")
     parser.add_argument("--polygons", action="store_true", help="YOLO labels as polygons, for ultralytics' segmenters")
+    add_speaking_options(parser)
     return parser
 
 
@@ -36,9 +38,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Draw."""
     arguments = build_parser().parse_args(argv)
 
-    from detkd.data.description import SPLITS
-    from detkd.data.synthetic import write_synthetic
+    with speaking(arguments):
+        from detkd.data.description import SPLITS
+        from detkd.data.synthetic import write_synthetic
+        from detkd.report.reporter import reporter
 
-    counts = {split: getattr(arguments, split) for split in SPLITS}
-    path = write_synthetic(arguments.folder, counts, size=arguments.size, seed=arguments.seed, polygons=arguments.polygons)
-    print(path)
+        counts = {split: getattr(arguments, split) for split in SPLITS}
+        how = {"size": arguments.size, "seed": arguments.seed, "polygons": arguments.polygons}
+        path = write_synthetic(arguments.folder, counts, **how)
+        reporter().result({"event": "result", "data": str(path)}, str(path))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detkd.cli import Parser
+from detkd.commands.speaking import add_speaking_options, silence, speaking
 from detkd.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,6 +27,12 @@ def training_parser(task: str, description: str | None) -> argparse.ArgumentPars
     parser.add_argument("--config", type=Path, required=True, help="YAML file, see configs/")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. train.seed=1 distill=null")
     parser.add_argument("--resume", action="store_true", help="go on with a run that was cut short")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check data, weights and settings as a run does, print its whole configuration as YAML, and write nothing",
+    )
+    add_speaking_options(parser)
     return parser
 
 
@@ -42,12 +49,20 @@ def train(task: str, parser: argparse.ArgumentParser, argv: Sequence[str] | None
     """
     arguments = parser.parse_intermixed_args(argv)
 
-    from detkd.config import load_config
+    with speaking(arguments):
+        from detkd.config import dump_config, load_config
 
-    config = load_config(arguments.config, arguments.overrides)
-    if config.task != task:
-        raise ConfigError(f"student.model: {config.student.architecture} is trained by {COMMAND_OF[config.task]}.")
+        config = load_config(arguments.config, arguments.overrides)
+        if config.task != task:
+            raise ConfigError(f"student.model: {config.student.architecture} is trained by {COMMAND_OF[config.task]}.")
 
-    from detkd.engines.run import run_config
+        from detkd.engines.run import prepare_run, run_config
+        from detkd.report.reporter import reporter
 
-    run_config(config, resume=arguments.resume)
+        if not arguments.dry_run:
+            run_config(config, resume=arguments.resume)
+            return
+        with silence():
+            prepare_run(config, resume=arguments.resume)
+        record = {"event": "config", "config": config.model_dump(mode="json")}
+        reporter().result(record, dump_config(config).rstrip())

@@ -13,18 +13,13 @@ import pytest
 
 from detkd import __main__, __version__
 from detkd.commands import COMMANDS
+from tests.commands.calling import ROOT, detkd
 
-ROOT = Path(__file__).resolve().parents[2]
 SLOW = ("torch", "numpy", "pydantic", "yaml", "rich", "ultralytics", "pytorch_lightning")
 
 
 def module_of(command: str) -> ModuleType:
     return import_module(f"detkd.commands.{command.replace('-', '_')}")
-
-
-def detkd(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "detkd", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
 
 
 @pytest.mark.parametrize("arguments", [[], *([name] for name in COMMANDS)], ids=" ".join)
