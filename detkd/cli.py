@@ -1,13 +1,12 @@
-"""What the command-line tools share: one clear line for an error that a user can mend, and a training run."""
+"""What all command lines share: their parser, and one clear line for an error that a user can mend."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from detkd.errors import ConfigError, DetkdError
+from detkd.errors import DetkdError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,8 +15,19 @@ BAD_INPUT = 2
 INTERRUPTED = 130
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser that shows its description line by line, and refuses a bad command line in one line."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **arguments)
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong, and where to read more."""
+        self.exit(BAD_INPUT, f"error: {message}; see {self.prog} --help\n")
+
+
 def run(main: Callable[[], None]) -> NoReturn:
-    """Run a tool and exit: 0 on success, 2 with one line for each fault of the input, 130 on Ctrl-C."""
+    """Run a command and exit: 0 on success, 2 with one line for each fault of the input, 130 on Ctrl-C."""
     try:
         main()
     except DetkdError as error:
@@ -28,37 +38,3 @@ def run(main: Callable[[], None]) -> NoReturn:
         print("interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
     sys.exit(0)
-
-
-TOOLS = {
-    "detect": "tools/train_det.py",
-    "segment": "tools/train_seg.py",
-    "classify": "tools/train_cls.py",
-}  # by the task of a run
-
-
-def train(task: str, description: str | None) -> None:
-    """Parse the command line of a training run, train, evaluate and report.
-
-    Args:
-        task: What the student must do, see :data:`TOOLS`.
-        description: What ``--help`` says first.
-
-    Raises:
-        DetkdError: If anything of the input is wrong.
-    """
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", type=Path, required=True, help="YAML file, see configs/")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. train.seed=1 distill=null")
-    parser.add_argument("--resume", action="store_true", help="go on with a run that was cut short")
-    arguments = parser.parse_intermixed_args()
-
-    from detkd.config import load_config
-
-    config = load_config(arguments.config, arguments.overrides)
-    if config.task != task:
-        raise ConfigError(f"student.model: {config.student.architecture} is trained by {TOOLS[config.task]}.")
-
-    from detkd.engines.run import run_config
-
-    run_config(config, resume=arguments.resume)

@@ -32,6 +32,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 CLASSIFYING = ("classifier", "text")  # families whose students classify
 Task = Literal["detect", "segment", "classify"]
+LoggerName = Literal["tensorboard", "wandb", "mlflow"]
 TERM_KEYS = ("weight", "schedule")  # of every term, beside its loss's own arguments
 
 
@@ -151,6 +152,9 @@ class RunConfig(_Strict):
         default_factory=dict, description="further arguments of ultralytics' trainer, or of Lightning's, as they are"
     )
     evaluate: tuple[str, ...] = Field(("val", "test"), min_length=1, description="splits evaluated at the end")
+    loggers: tuple[LoggerName, ...] = Field(
+        (), description="services that are told of each epoch, where they are installed"
+    )
 
     @property
     def family(self) -> FamilyName:
@@ -159,7 +163,7 @@ class RunConfig(_Strict):
 
 
 class DetectionConfig(RunConfig):
-    """One detection run of ``tools/train_det.py``."""
+    """One detection run of ``detkd train-det``."""
 
     task: ClassVar[Task] = "detect"
 
@@ -179,7 +183,7 @@ class DetectionConfig(RunConfig):
 
 
 class SegmentationConfig(RunConfig):
-    """One segmentation run of ``tools/train_seg.py``."""
+    """One segmentation run of ``detkd train-seg``."""
 
     task: ClassVar[Task] = "segment"
 
@@ -187,7 +191,7 @@ class SegmentationConfig(RunConfig):
 
 
 class ClassificationConfig(RunConfig):
-    """One run of ``tools/train_cls.py``, on pictures or sentences."""
+    """One run of ``detkd train-cls``, on pictures or sentences."""
 
     task: ClassVar[Task] = "classify"
 

@@ -101,7 +101,7 @@ class TeacherConfig(ModelConfig):
     )
     precision: PrecisionName | None = Field(None, description="type that the teacher computes in; null follows the student")
     share: float = Field(1.0, gt=0, description="weight against other teachers, where `ensemble` is mean")
-    cache: Path | None = Field(None, description="folder made by tools/cache_teacher.py, to read its outputs from")
+    cache: Path | None = Field(None, description="folder made by detkd cache-teacher, to read its outputs from")
     views: int = Field(8, ge=1, description="augmented pictures of each image in a cache")
     anchors: int = Field(512, ge=1, description="anchors of each picture in a cache, those with the best scores")
 

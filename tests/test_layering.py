@@ -14,7 +14,9 @@ ALLOWED = {
     "errors": set(),
     "types": set(),
     "files": {"errors"},
-    "cli": {"config", "engines", "errors"},
+    "cli": {"errors"},
+    "commands": {"cli", "config", "data", "engines", "errors", "evaluation", "files", "model_config", "models", "report"},
+    "__main__": {"cli", "commands"},
     "ops": {"errors", "types"},
     "boxes": {"errors"},
     "memory": set(),
@@ -128,7 +130,7 @@ ALLOWED = {
         "teachers",
         "types",
     },
-    "report": {"data", "evaluation", "files"},
+    "report": {"data", "evaluation", "files", "processes"},
     "ultralytics": {"adapters", "balance", "config", "distiller", "engines", "errors", "inherit", "teachers"},
 }
 

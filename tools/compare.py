@@ -1,94 +1,9 @@
-r"""Train the same student by several recipes on the same seeds, and say what each gained.
-
-    python tools/compare.py --config configs/FAMILY/NAME.yaml [--recipes FILE.yaml] [--seeds 0,1,2] [--only NAME,NAME]
-        [--jobs N] [key=value ...]
-
-The first recipe of the file is the baseline. Without --recipes the file is configs/recipes/yolo.yaml for a YOLO student,
-configs/recipes/faster_rcnn.yaml for a Faster R-CNN, and configs/recipes/unet.yaml for a U-Net. What an earlier call has
-finished is reused, and what was cut short is resumed. Everything is kept in OUTPUT/NAME/: the table as comparison.json and
-comparison.md, and each run's own folder.
-
-Examples:
-    python tools/compare.py --config configs/yolo/yolov5n-femto_from_yolov5n.yaml --seeds 0,1,2 \
-        data=DATA.yaml distill.teacher.weights=runs/teacher/student.pt
-    python tools/compare.py --config configs/faster_rcnn/mobilenet_small_from_yolov5n.yaml --only pkd-regions,labels \
-        data=DATA.yaml distill.teacher.weights=runs/teacher/student.safetensors
-"""
+"""The same as ``detkd compare``: see its --help."""
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-from typing import TYPE_CHECKING
-
 from detkd.cli import run
-from detkd.config import load_config
-from detkd.errors import ConfigError
-from detkd.model_config import TWO_STAGE
-
-if TYPE_CHECKING:
-    from detkd.model_config import ModelConfig
-
-RECIPES = Path(__file__).resolve().parent.parent / "configs" / "recipes"
-
-
-def recipes_for(student: ModelConfig) -> Path:
-    """The recipes to compare where none are given: those that fit the student.
-
-    Raises:
-        ConfigError: If there are none.
-    """
-    if student.family == "yolo":
-        return RECIPES / "yolo.yaml"
-    if student.family in {"classifier", "text"}:
-        return RECIPES / ("classification.yaml" if student.family == "classifier" else "text.yaml")
-    if student.family == "unet":
-        return RECIPES / "unet.yaml"
-    if student.architecture.startswith(TWO_STAGE):
-        return RECIPES / "faster_rcnn.yaml"
-    raise ConfigError(
-        f"--recipes: expected a file for a student of {student.model or student.weights}; those in {RECIPES} are for YOLO, "
-        "U-Net and, by its name in student.model, Faster R-CNN."
-    )
-
-
-def names(text: str) -> list[str]:
-    """Split at commas."""
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def numbers(text: str) -> list[int]:
-    """Whole numbers between commas."""
-    return [int(part) for part in names(text)]
-
-
-def main() -> None:
-    """Parse the command line, run what is missing, compare."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", type=Path, required=True, help="YAML file of one run, see configs/")
-    parser.add_argument("--recipes", type=Path, help="YAML file (default: the one of configs/recipes/ for the student)")
-    parser.add_argument("--only", type=names, default=[], metavar="NAME,NAME", help="recipes to run beside the baseline")
-    parser.add_argument("--seeds", type=numbers, default=[0, 1, 2], metavar="N,N", help="(default: 0,1,2)")
-    parser.add_argument("--split", help="split whose metrics are compared (default: the last one evaluated)")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at the same time")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes of every run")
-    arguments = parser.parse_intermixed_args()
-    recipes = arguments.recipes
-    if recipes is None:
-        recipes = recipes_for(load_config(arguments.config, arguments.overrides).student)
-
-    from detkd.engines.compare import plan_comparison, run_comparison
-
-    comparison = plan_comparison(
-        arguments.config,
-        recipes,
-        seeds=arguments.seeds,
-        only=arguments.only,
-        overrides=arguments.overrides,
-        split=arguments.split,
-    )
-    print(run_comparison(comparison, jobs=max(arguments.jobs, 1)))
-
+from detkd.commands.compare import main
 
 if __name__ == "__main__":
     run(main)

@@ -8,7 +8,7 @@ from detkd.engines.distillation import cache_source
 from detkd.engines.families import FAMILIES, build_model, build_teacher
 from detkd.engines.tasks import task_of
 from detkd.errors import ConfigError
-from detkd.report.console import RunsProgress
+from detkd.report.reporter import reporter
 from detkd.teachers.making import CacheMaker
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def make_caches(
         if spec.cache is None:
             continue
         teacher, origin = build_teacher(spec, names, imgsz)
-        print(f"teacher: {origin}")
+        reporter().note(f"teacher: {origin}")
         _make(cache_source(student, teacher.to(device), spec, config, pictures), spec.cache, batch)
         folders.append(spec.cache)
     return folders
@@ -87,9 +87,10 @@ def _make(source: Source, folder: Path, batch: int) -> None:
     """Make one cache, and say beforehand how large it will be."""
     maker = CacheMaker(source, folder, batch)
     for name in maker.damaged:
-        print(f"{folder / name}: damaged, made anew")
-    print(f"{folder}: {_describe_size(source)}, {len(maker.missing)} shards of {_size(maker.bytes)} to make")
-    with RunsProgress(folder.name, len(maker.missing), done=0, unit="shards") as progress:
+        reporter().note(f"{folder / name}: damaged, made anew")
+    missing = len(maker.missing)
+    reporter().note(f"{folder}: {_describe_size(source)}, {missing} shards of {_size(maker.bytes)} to make")
+    with reporter().counting(folder.name, missing, done=0, unit="shards") as progress:
         maker.make(lambda shard: progress.finished(shard.name))
 
 

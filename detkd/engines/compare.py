@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import multiprocessing
 import statistics
@@ -23,8 +22,8 @@ from detkd.engines.tasks import task_of
 from detkd.errors import ConfigError, DetkdError
 from detkd.evaluation.paired import paired_difference
 from detkd.files import write_json, write_text
-from detkd.report.comparison import comparison_markdown, print_comparison
-from detkd.report.console import RunsProgress
+from detkd.report.comparison import comparison_markdown, comparison_table
+from detkd.report.reporter import SILENT, reporter, reporting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -124,7 +123,10 @@ def run_comparison(comparison: Comparison, *, jobs: int = 1) -> Path:
     _check(missing)
     waiting = [run for runs in missing for run in runs]
     title, total = comparison.folder.name, sum(map(len, comparison.runs.values()))
-    with RunsProgress(title, total, done=total - len(waiting)) as progress, ThreadPoolExecutor(jobs) as pool:
+    with (
+        reporter().counting(title, total, done=total - len(waiting), unit="runs") as progress,
+        ThreadPoolExecutor(jobs) as pool,
+    ):
         futures = {pool.submit(_run_apart, run): run.name for run in waiting}
         try:
             for future in as_completed(futures):
@@ -136,7 +138,8 @@ def run_comparison(comparison: Comparison, *, jobs: int = 1) -> Path:
     report = summarise(comparison)
     write_json(comparison.folder / "comparison.json", report)
     write_text(comparison.folder / "comparison.md", comparison_markdown(report))
-    print_comparison(report)
+    record = {"event": "result", "folder": str(comparison.folder), **report}
+    reporter().result(record, comparison_table(report), str(comparison.folder))
     return comparison.folder
 
 
@@ -153,7 +156,7 @@ def _check(missing: Sequence[Sequence[RunConfig]]) -> None:
             datasets[place] = task_of(config).load_data(config)
         check_settings(config)
         try:
-            with contextlib.redirect_stdout(io.StringIO()):
+            with reporting(SILENT):
                 build_models(config, datasets[place])
         except DetkdError as error:
             raise type(error)(f"{config.name}: {error}") from error

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 METRICS: tuple[str, ...] = ("AP", "AP50", "AP75")
 PICTURES = "detections.png"
 WATCHED = "metrics/mAP50-95(B)"  # as ultralytics names it
+TITLE = "val AP"  # what that is called on the terminal
 ROWS = 4  # of pictures
 
 

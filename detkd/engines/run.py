@@ -26,8 +26,10 @@ from detkd.files import copy_file, write_json, write_text
 from detkd.inherit import select_weights
 from detkd.memory import keep_freed_memory
 from detkd.processes import is_first_process
-from detkd.report.console import print_table, results_table
+from detkd.report.console import results_table
+from detkd.report.loggers import missing_loggers
 from detkd.report.plots import plot_training
+from detkd.report.reporter import reporter
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,14 +62,8 @@ def run_config(config: RunConfig, *, resume: bool = False) -> Path:
     """
     if config.train.device == "cpu":
         keep_freed_memory()
-    folder = config.output / config.name
-    _check_folder(folder, config, resume)
-    task = task_of(config)
-    dataset = task.load_data(config)
-    check_settings(config)
-    family = FAMILIES[config.student.family]
-    student, teachers, distiller = build_models(config, dataset)
-
+    dataset, student, teachers, distiller = prepare_run(config, resume=resume)
+    folder, task, family = config.output / config.name, task_of(config), FAMILIES[config.student.family]
     if is_first_process():
         write_text(folder / CONFIG, dump_config(config))
     trained = family.engine.train(student, distiller, config, dataset, folder, resume=resume)
@@ -105,14 +101,35 @@ def run_config(config: RunConfig, *, resume: bool = False) -> Path:
     }
     plot_training(trained.history, folder / "training.png", config.name, task.WATCHED)
     write_json(folder / "results.json", results)
-    print_table(results_table([(role, report[role]) for role in (*roles, "student")], config.evaluate[-1], task.METRICS))
-    for name in (family.checkpoint, "results.json", "training.png", task.PICTURES):
-        print(folder / name)
+    reporter().result(
+        {"event": "result", "folder": str(folder), "student": results["student"], "teachers": results["teachers"]},
+        results_table([(role, report[role]) for role in (*roles, "student")], config.evaluate[-1], task.METRICS),
+        *(str(folder / name) for name in (family.checkpoint, "results.json", "training.png", task.PICTURES)),
+    )
     return folder
 
 
+def prepare_run(config: RunConfig, *, resume: bool = False) -> tuple[Any, nn.Module, list[nn.Module], Distiller | None]:
+    """Check everything that can be checked before a run begins, and build what it needs; nothing is written.
+
+    Args:
+        config: The run.
+        resume: Whether it goes on.
+
+    Returns:
+        The data set, the student, its teachers, and the distiller between them.
+
+    Raises:
+        DetkdError: If the configuration, the data or the weights do not fit.
+    """
+    _check_folder(config.output / config.name, config, resume)
+    dataset = task_of(config).load_data(config)
+    check_settings(config)
+    return dataset, *build_models(config, dataset)
+
+
 def check_settings(config: RunConfig) -> None:
-    """Refuse weights that are not there, and what the engine does not know.
+    """Refuse weights and loggers that are not there, and what the engine does not know.
 
     Raises:
         WeightsError: Naming the first file that is missing.
@@ -122,6 +139,8 @@ def check_settings(config: RunConfig) -> None:
         folder = spec.family == "text" and spec.weights is not None and spec.weights.is_dir()  # of transformers
         if spec.weights is not None and not spec.weights.is_file() and not folder:
             raise WeightsError(f"Expected a weights file, but there is none at {spec.weights}.")
+    if missing := missing_loggers(config.loggers):
+        raise ConfigError("\n".join(missing))
     FAMILIES[config.student.family].engine.check(config)
 
 
@@ -131,7 +150,7 @@ def build_models(config: RunConfig, dataset: Any) -> tuple[nn.Module, list[nn.Mo
     Raises:
         DetkdError: If the models cannot be built or do not fit each other in what a term needs.
     """
-    say = print if is_first_process() else _keep_quiet
+    say = reporter().note
     torch.manual_seed(config.train.seed)  # the same student for the same seed, with or without a teacher
     tokenizer = getattr(dataset, "tokenizer", None)  # of sentences
     student, origin = build_model(
@@ -154,10 +173,6 @@ def build_models(config: RunConfig, dataset: Any) -> tuple[nn.Module, list[nn.Mo
         say(f"student: {select_weights(student, teachers[0])} tensors inherited from the teacher")
     views = FAMILIES[config.student.family].engine.training_views(config, dataset, student)
     return student, teachers, build_distiller(student, teachers, config.distill, config.train.imgsz, views)
-
-
-def _keep_quiet(_: str) -> None:
-    """Print nothing."""
 
 
 def _check_classes(found: tuple[str, ...], names: tuple[str, ...]) -> None:

@@ -5,21 +5,21 @@ from __future__ import annotations
 import contextlib
 import csv
 import logging
-import math
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from detkd.adapters.ultralytics import UltralyticsAdapter, import_ultralytics
-from detkd.engines.detection import WATCHED
+from detkd.engines.detection import TITLE, WATCHED
 from detkd.engines.distilling.ultralytics import distilling
+from detkd.engines.following import following, loggers_of
 from detkd.engines.result import TrainingResult
 from detkd.engines.views.ultralytics import Views, load_views, replaying
 from detkd.errors import ConfigError
-from detkd.report.console import TrainingProgress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     import torch
     from torch import nn
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from detkd.config import RunConfig
     from detkd.data.detection import DetectionDataset
     from detkd.distiller import Distiller
+    from detkd.report.loggers import Log
+    from detkd.report.reporter import Training
 
 # What detkd sets itself from the sections of its own configuration.
 _RESERVED = (
@@ -119,17 +121,22 @@ def _student_trainer(student: nn.Module) -> Any:
     from ultralytics.models.yolo.detect import DetectionTrainer
     from ultralytics.models.yolo.segment import SegmentationTrainer
     from ultralytics.nn.tasks import SegmentationModel
+    from ultralytics.utils.callbacks import base as base_callbacks
 
     base: Any = SegmentationTrainer if isinstance(student, SegmentationModel) else DetectionTrainer
 
     class StudentTrainer(base):  # type: ignore[misc]
-        """ultralytics' trainer for a student that detkd has built, with detkd's progress."""
+        """ultralytics' trainer for a student that detkd has built, which tells of its epochs as detkd does."""
 
-        def __init__(self, student: nn.Module, overrides: dict[str, Any], progress: TrainingProgress) -> None:
+        def __init__(self, student: nn.Module, overrides: dict[str, Any], followed: Training) -> None:
             self.student = student
-            self.progress = progress
+            self.followed = followed
             self.steps = self.shown = 0
             super().__init__(overrides=overrides)
+            # ultralytics tells every service that its settings allow and that is installed, and its own; a run of detkd
+            # tells those that its configuration names.
+            for event, callbacks in self.callbacks.items():
+                self.callbacks[event] = [one for one in callbacks if one.__module__ == base_callbacks.__name__]
             self.add_callback("on_train_batch_end", StudentTrainer.show_step)
             self.add_callback("on_fit_epoch_end", StudentTrainer.show_epoch)
 
@@ -141,15 +148,16 @@ def _student_trainer(student: nn.Module) -> Any:
             return cast("nn.Module", model)
 
         def show_step(self) -> None:
-            """Move the progress bar by one batch."""
+            """Tell of one batch."""
             self.steps += 1
-            self.progress.step(self.start_epoch + self.steps / len(self.train_loader))
+            self.followed.step(self.start_epoch + self.steps / len(self.train_loader))
 
         def show_epoch(self) -> None:
-            """Show what validation found; ultralytics calls this once more at the end, for the best checkpoint."""
+            """Tell of an epoch; ultralytics calls this once more at the end, for the best checkpoint."""
             if self.epoch < self.epochs and self.epoch + 1 > self.shown:
                 self.shown = self.epoch + 1
-                self.progress.epoch(self.epoch + 1, {"val AP": float(self.metrics.get(WATCHED, math.nan))})
+                row = {**self.label_loss_items(self.tloss), **self.metrics, **self.lr}  # as it writes results.csv
+                self.followed.epoch(self.epoch + 1, {key: float(value) for key, value in row.items()})
 
     return StudentTrainer
 
@@ -167,7 +175,8 @@ def train(
     data_yaml = folder / "ultralytics" / "data.yaml"
     dataset.write_yaml(data_yaml)
     arguments = trainer_arguments(config, data_yaml, folder, resume=resume)
-    return run_trainer(student, distiller, arguments, config.distill.views if config.distill is not None else None)
+    views = config.distill.views if config.distill is not None else None
+    return run_trainer(student, distiller, arguments, views, loggers_of(config, folder))
 
 
 def check(config: RunConfig) -> None:
@@ -176,7 +185,11 @@ def check(config: RunConfig) -> None:
 
 
 def run_trainer(
-    student: nn.Module, distiller: Distiller | None, arguments: dict[str, Any], views: int | None = None
+    student: nn.Module,
+    distiller: Distiller | None,
+    arguments: dict[str, Any],
+    views: int | None = None,
+    loggers: Sequence[AbstractContextManager[Log]] = (),
 ) -> TrainingResult:
     """Train a student with ultralytics' trainer.
 
@@ -186,15 +199,16 @@ def run_trainer(
         arguments: From :func:`trainer_arguments`.
         views: Augmented pictures of each image to go through, see :func:`detkd.engines.views.ultralytics.replaying`; None
             draws new ones in every epoch.
+        loggers: Who is told of each epoch beside the reporter.
     """
     quiet = contextlib.nullcontext() if arguments["verbose"] else _silence()
-    title = Path(arguments["project"]).name
-    with quiet, TrainingProgress(title, arguments["epochs"]) as progress:
+    run = Path(arguments["project"]).name
+    with quiet, following(run, arguments["epochs"], TITLE, WATCHED, loggers) as followed:
         base = _student_trainer(student)
         kind = base if views is None else replaying(base, views)
         if distiller is not None:
             kind = distilling(kind, lambda *_: distiller)
-        trainer = kind(student, arguments, progress)
+        trainer = kind(student, arguments, followed)
         trainer.train()
     history = _read_history(Path(trainer.csv))
     return TrainingResult(

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from detkd.report.console import print_table
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -55,14 +53,14 @@ def comparison_markdown(report: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def print_comparison(report: Mapping[str, Any]) -> None:
-    """Print the table."""
+def comparison_table(report: Mapping[str, Any]) -> Table:
+    """The table for the terminal."""
     table = Table(title=f"Metrics on {report['split']}; gained over {report['baseline']} with the same seed")
     for heading in headings(report):
         table.add_column(heading, justify="left" if heading == "recipe" else "right")
     for row in comparison_rows(report):
         table.add_row(*row)
-    print_table(table)
+    return table
 
 
 def _difference(recipe: Mapping[str, Any], metric: str) -> str:

@@ -17,15 +17,16 @@ class TrainingProgress:
     """A bar over all training steps with the latest validation AP; where no terminal is, one line an epoch.
 
     Args:
-        title: Name of the run.
+        run: Name of the run.
         epochs: Number of epochs.
+        title: What the metric that is shown is called.
+        watched: Its key in the history.
         console: Where to write; standard output if None.
     """
 
-    def __init__(self, title: str, epochs: int, console: Console | None = None) -> None:
+    def __init__(self, run: str, epochs: int, title: str, watched: str, console: Console | None = None) -> None:
         self._console = Console() if console is None else console
-        self._title = title
-        self._epochs = epochs
+        self._run, self._epochs, self._title, self._watched = run, epochs, title, watched
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -37,7 +38,7 @@ class TrainingProgress:
             console=self._console,
             disable=not self._console.is_terminal,
         )
-        self._task = self._progress.add_task(title, total=epochs, state="")
+        self._task = self._progress.add_task(run, total=epochs, state="")
 
     def __enter__(self) -> TrainingProgress:
         self._progress.start()
@@ -50,12 +51,12 @@ class TrainingProgress:
         """Move the bar to a number of epochs, which may lie within one."""
         self._progress.update(self._task, completed=round(epochs_done, 2))
 
-    def epoch(self, done: int, values: Mapping[str, float]) -> None:
-        """Show the values of an epoch that has just ended."""
-        state = "  ".join(f"{name} {value:.3f}" for name, value in values.items())
+    def epoch(self, done: int, row: Mapping[str, float]) -> None:
+        """Show the metric of an epoch that has just ended, if the epoch was judged."""
+        state = f"{self._title} {row[self._watched]:.3f}" if self._watched in row else ""
         self._progress.update(self._task, completed=done, state=state)
         if not self._console.is_terminal:
-            self._console.print(f"{self._title}: epoch {done}/{self._epochs}  {state}", highlight=False)
+            self._console.print(f"{self._run}: epoch {done}/{self._epochs}  {state}", highlight=False)
 
 
 class RunsProgress:

@@ -78,5 +78,5 @@ class CachedTeacher:
                     raise CacheError(
                         f"Expected the teacher cache at {self._store.folder} to hold what the teacher says, but `{name}` "
                         f"of image {view.image}, view {view.view} of stage {view.stage}, differs by {error:.3g} where "
-                        f"{allowed:.3g} is rounding. Make it anew with tools/cache_teacher.py in another folder."
+                        f"{allowed:.3g} is rounding. Make it anew with detkd cache-teacher in another folder."
                     )

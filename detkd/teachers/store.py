@@ -28,7 +28,7 @@ INDEX = "index.json"
 SHARD_BYTES = 64 * 2**20
 OPEN_SHARDS = 1024  # each is a mapping of memory, of which a process may have some ten thousands
 DTYPES = {"float16": torch.float16, "int32": torch.int32}
-MAKE_IT = "Make it with tools/cache_teacher.py"
+MAKE_IT = "Make it with detkd cache-teacher"
 
 
 class View(NamedTuple):
@@ -243,7 +243,7 @@ class Store:
         if missing:
             raise CacheError(
                 f"Expected the teacher cache at {self.folder} to hold {dict(views)} views, but {len(missing)} of "
-                f"{len(wanted)} shards are missing, the first {missing[0].name}. Run tools/cache_teacher.py again: it "
+                f"{len(wanted)} shards are missing, the first {missing[0].name}. Run detkd cache-teacher again: it "
                 "makes what is missing."
             )
         for shard in wanted:
@@ -254,7 +254,7 @@ class Store:
                 raise CacheError(f"Expected shard {path} to have {size:,} bytes, but {state}. {_REPAIR}")
 
 
-_REPAIR = "Run tools/cache_teacher.py again: it makes damaged shards anew."
+_REPAIR = "Run detkd cache-teacher again: it makes damaged shards anew."
 
 
 def describe(index: Index, shard: Shard) -> dict[str, str]:

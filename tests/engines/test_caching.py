@@ -24,6 +24,7 @@ from detkd.engines.run import run_config
 from detkd.errors import CacheError, ConfigError
 from detkd.model_config import ModelConfig
 from detkd.models.ultralytics import build_yolo
+from detkd.report.console import TrainingProgress
 from detkd.teachers.cached import CachedTeacher
 from detkd.teachers.live import LiveTeacher
 from detkd.teachers.store import File, Index, Shard, View, describe
@@ -129,7 +130,7 @@ def test_a_resumed_run_goes_on_with_the_views_of_its_epochs(
     changes = {"terms": {"bckd": {}}, "output": str(tmp_path)}
     config = cached(data, teacher, cache, **changes)
     with monkeypatch.context() as patch, pytest.raises(CutError):
-        patch.setattr(engine.TrainingProgress, "epoch", cut)
+        patch.setattr(TrainingProgress, "epoch", cut)
         run_config(config)
     run_config(config, resume=True)
     epochs = [{(view.stage, view.view) for view in seen[start : start + 4]} for start in range(0, len(seen), 4)]

@@ -15,9 +15,9 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 
 from detkd.adapters.ultralytics import load_yolo
-from detkd.engines.lightning import training
 from detkd.engines.run import run_config
 from detkd.errors import AdapterError
+from detkd.report.console import TrainingProgress
 from tests.engines.conftest import NAMES, TINY_RCNN, CutError, configure, configure_rcnn
 from tests.engines.runs import last, results, tensors
 
@@ -121,7 +121,7 @@ def test_the_same_settings_give_the_same_student_also_where_a_run_was_cut_short(
 
     distill = {"teacher": {"weights": str(rcnn_teacher)}}
     with monkeypatch.context() as patch, pytest.raises(CutError):
-        patch.setattr(training.TrainingProgress, "epoch", cut)
+        patch.setattr(TrainingProgress, "epoch", cut)
         run(data, tmp_path, distill=distill)
     assert not (tmp_path / "run" / "results.json").exists()
     run(data, tmp_path, distill=distill, resume=True)

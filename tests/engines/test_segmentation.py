@@ -15,7 +15,6 @@ from PIL import Image
 from detkd.adapters.ultralytics import load_yolo
 from detkd.data.segmentation import SegmentationDataset
 from detkd.engines import run as running
-from detkd.engines.lightning import training
 from detkd.engines.lightning.segmentation import SegmentationTraining
 from detkd.engines.run import run_config
 from detkd.engines.segmentation import _painted, _with_mask
@@ -23,6 +22,7 @@ from detkd.evaluation.instances import InstanceSettings
 from detkd.evaluation.segmentation import evaluate_segmentation
 from detkd.models.plain_unet import PlainUNet
 from detkd.models.unet import load_model, save_model
+from detkd.report.console import TrainingProgress
 from tests.engines.conftest import CutError, write_unet
 from tests.engines.runs import checkpoint_of, last, results, same, tensors
 from tests.engines.segmented import QUICK, SHAPES, Watched, configure_unet
@@ -169,7 +169,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(
         "optim": {**QUICK, "ema": 0.9, "schedule": "cosine"},
     }
     whole = run(discs, tmp_path / "whole", **changes)
-    epoch, show = 1 if file == "the first epoch" else 2, training.TrainingProgress.epoch
+    epoch, show = 1 if file == "the first epoch" else 2, TrainingProgress.epoch
 
     def cut(self: Any, done: int, values: Any) -> None:
         show(self, done, values)
@@ -177,7 +177,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(
             raise CutError
 
     with monkeypatch.context() as patch, pytest.raises(CutError):
-        patch.setattr(training.TrainingProgress, "epoch", cut)
+        patch.setattr(TrainingProgress, "epoch", cut)
         run(discs, tmp_path, **changes)
     assert checkpoint_of(tmp_path / "run")["epoch"] == epoch - 1
     assert not (tmp_path / "run" / "results.json").exists()

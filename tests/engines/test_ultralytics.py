@@ -19,6 +19,7 @@ from detkd.engines.distillation import build_distiller
 from detkd.engines.run import run_config
 from detkd.errors import ConfigError, DataError, WeightsError
 from detkd.models.ultralytics import build_yolo
+from detkd.report.console import TrainingProgress
 from tests.engines.conftest import NAMES, CutError, configure
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ def test_a_run_that_was_cut_short_goes_on_where_it_stopped(
             raise CutError
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine.TrainingProgress, "epoch", cut)
+        patch.setattr(TrainingProgress, "epoch", cut)
         with pytest.raises(CutError):
             run_config(config)
     kept = torch.load(folder / "ultralytics" / "weights" / "distiller-1.pt", weights_only=True)

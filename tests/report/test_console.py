@@ -11,17 +11,17 @@ from detkd.report.console import TrainingProgress, results_table
 
 def test_without_a_terminal_each_epoch_is_one_line() -> None:
     out = io.StringIO()
-    with TrainingProgress("run", 3, Console(file=out, width=120)) as progress:
+    with TrainingProgress("run", 3, "val AP", "AP", Console(file=out, width=120)) as progress:
         progress.step(0.5)
-        progress.epoch(1, {"val AP": 0.25})
-        progress.epoch(2, {"val AP": 0.5})
+        progress.epoch(1, {"AP": 0.25, "loss": 1.0})
+        progress.epoch(2, {"AP": 0.5})
     assert out.getvalue().splitlines() == ["run: epoch 1/3  val AP 0.250", "run: epoch 2/3  val AP 0.500"]
 
 
 def test_on_a_terminal_a_bar_shows_epochs_and_the_latest_value() -> None:
     out = io.StringIO()
-    with TrainingProgress("run", 3, Console(file=out, width=160, force_terminal=True)) as progress:
-        progress.epoch(2, {"val AP": 0.5})
+    with TrainingProgress("run", 3, "val AP", "AP", Console(file=out, width=160, force_terminal=True)) as progress:
+        progress.epoch(2, {"AP": 0.5})
     assert "2/3" in out.getvalue()
     assert "val AP 0.500" in out.getvalue()
 

@@ -54,7 +54,7 @@ def test_a_faster_rcnn_trains_from_the_cache_of_another(
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(tree))
     given = ["--config", tmp_path / "config.yaml"]
     assert call("train_det", *given) == 2
-    assert "Make it with tools/cache_teacher.py" in capsys.readouterr().err
+    assert "Make it with detkd cache-teacher" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
     assert call("cache_teacher", *given) == 0
     assert "4 images x (2 full) views" in capsys.readouterr().out

@@ -9,18 +9,18 @@ import pytest
 import torch
 import yaml
 
+from detkd.commands.compare import recipes_for
 from detkd.config import load_config
 from detkd.engines.compare import plan_comparison
 from detkd.errors import ConfigError
 from detkd.model_config import ModelConfig
 from tests.engines.conftest import TINY_RCNN
-from tests.tools.calling import call, load
+from tests.tools.calling import call
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_recipes_follow_the_student() -> None:
-    recipes_for = load("compare").recipes_for
     found = {
         config.parent.name: recipes_for(load_config(config, ["data=d.yaml", "distill=null"]).student).name
         for config in ROOT.glob("configs/*/*.yaml")

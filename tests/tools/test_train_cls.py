@@ -37,8 +37,8 @@ def test_it_trains_and_names_what_it_wrote(config: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("tool", "override", "says"),
     [
-        ("train_cls", "student.model=resnet19", "resnet19 is trained by tools/train_det.py"),
-        ("train_det", "train.seed=1", "cnn is trained by tools/train_cls.py"),
+        ("train_cls", "student.model=resnet19", "resnet19 is trained by detkd train-det"),
+        ("train_det", "train.seed=1", "cnn is trained by detkd train-cls"),
         ("train_cls", "data=nowhere", "nowhere"),
         ("train_cls", "student.width=9", "student.width"),
     ],

@@ -136,8 +136,8 @@ def test_each_fault_is_one_line_and_nothing_is_written(
     unknown = {"segment": {"picture": "fit"}}
     detector = {"student": TINY, "data": str(data), "evaluate": ["val"]}
     faults: list[tuple[str, dict[str, Any], str]] = [
-        ("train_seg", {"student": TINY}, "student.model: yolov5n.yaml is trained by tools/train_det.py"),
-        ("train_det", {}, "student.model: unet is trained by tools/train_seg.py"),
+        ("train_seg", {"student": TINY}, "student.model: yolov5n.yaml is trained by detkd train-det"),
+        ("train_det", {}, "student.model: unet is trained by detkd train-seg"),
         ("train_seg", unknown, "segment.picture: unknown key; got 'fit'"),
         ("train_seg", {"segment": {"labelled": 0}}, "segment.labelled: input should be greater than 0"),
         ("train_seg", {"segment": {"instances": {"threshold": 2}}}, "segment.instances.threshold"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from detkd.errors import ConfigError, DetkdError
@@ -30,6 +29,7 @@ _RESERVED = frozenset(
         "limit_predict_batches",
         "limit_test_batches",
         "limit_val_batches",
+        "logger",
         "max_epochs",
         "max_steps",
         "max_time",
@@ -46,7 +46,6 @@ _RESERVED = frozenset(
 )
 _PURE = frozenset({"16-true", "bf16-true", "64", "64-true", "transformer-engine", "transformer-engine-float16"})
 STRATEGIES = ("auto", "ddp")
-LOGGERS = (None, False, "tensorboard")
 
 
 def import_lightning() -> Any:
@@ -77,18 +76,13 @@ def trainer_arguments(config: RunConfig) -> dict[str, Any]:
     faults += [
         f"trainer.{key}: unknown to Lightning's Trainer; got {value!r}." for key, value in given.items() if key not in known
     ]
-    faults += [
-        f"trainer.{key}: expected one of {list(allowed)}, but got {given[key]!r}."
-        for key, allowed in (("strategy", STRATEGIES), ("logger", LOGGERS))
-        if key in given and given[key] not in allowed
-    ]
+    if given.get("strategy", "auto") not in STRATEGIES:
+        faults.append(f"trainer.strategy: expected one of {list(STRATEGIES)}, but got {given['strategy']!r}.")
     if str(given.get("precision")) in _PURE:
         faults.append(
             f"trainer.precision: expected 32-true, bf16-mixed or 16-mixed, since pictures and losses stay in float32; got "
             f"{given['precision']!r}."
         )
-    if given.get("logger") == "tensorboard" and find_spec("tensorboard") is None:
-        faults.append("trainer.logger: tensorboard is not installed: pip install tensorboard, or leave the logger out.")
     device = _device(config.train.device)
     if device is None:
         faults.append(f"train.device: expected cpu, mps, or numbers of GPUs such as 0 or 0,1; got {config.train.device!r}.")
@@ -102,6 +96,7 @@ def trainer_arguments(config: RunConfig) -> dict[str, Any]:
         "enable_model_summary": False,
         "enable_progress_bar": False,
         "limit_val_batches": 0,
+        "logger": False,  # see detkd.engines.following
         "use_distributed_sampler": False,  # the sampler knows the processes
     }
 

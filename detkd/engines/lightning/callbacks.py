@@ -11,6 +11,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from detkd.errors import DetkdError
 from detkd.files import write_text
+from detkd.report.reporter import reporter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from detkd.distiller import Distiller
     from detkd.engines.weight_log import WeightLog
-    from detkd.report.console import TrainingProgress
+    from detkd.report.reporter import Training
 
 
 class Distilling(Callback):
@@ -48,9 +49,9 @@ class Distilling(Callback):
         """Remove them and keep the epoch's weights; after the first epoch, say what had to be held back."""
         self._distiller.detach()
         self._log.close_epoch()
-        if len(self._log.epochs) == 1 and trainer.is_global_zero:
+        if len(self._log.epochs) == 1:
             for line in self._distiller.held_back():
-                print(line)
+                reporter().note(line)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Remove the hooks."""
@@ -203,29 +204,25 @@ class Watching(Callback):
 
 
 class Showing(Callback):
-    """Moves a bar.
+    """Tells of the run.
 
     Args:
-        progress: The bar.
+        training: What follows it.
         rows: The history that the run writes.
-        title: What the metric shown is called.
-        watched: The metric shown.
     """
 
-    def __init__(self, progress: TrainingProgress, rows: list[dict[str, float]], title: str, watched: str) -> None:
-        self._progress, self._rows, self._title, self._watched = progress, rows, title, watched
+    def __init__(self, training: Training, rows: list[dict[str, float]]) -> None:
+        self._training, self._rows = training, rows
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Move it by one batch."""
-        self._progress.step(trainer.current_epoch + (batch_idx + 1) / float(trainer.num_training_batches))
+        """Tell of one batch."""
+        self._training.step(trainer.current_epoch + (batch_idx + 1) / float(trainer.num_training_batches))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Show what validation found."""
-        row = self._rows[-1]
-        found = {self._title: row[self._watched]} if self._watched in row else {}
-        self._progress.epoch(trainer.current_epoch + 1, found)
+        """Tell of the epoch."""
+        self._training.epoch(trainer.current_epoch + 1, self._rows[-1])
 
 
 def _csv(rows: list[dict[str, float]]) -> str:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from detkd.data.augment import Augmentation
 from detkd.data.loading import AugmentedPictures, Batch, collate
-from detkd.engines.detection import WATCHED
+from detkd.engines.detection import TITLE, WATCHED
 from detkd.engines.lightning.loading import salt, workers
 from detkd.engines.lightning.sharing import gather, share_statistics
 from detkd.evaluation.coco import evaluate_coco
@@ -32,7 +32,7 @@ class DetectionTraining:
     """The :class:`detkd.engines.lightning.task.TrainingTask` of detectors that follow torchvision's calling convention."""
 
     watched = WATCHED
-    title = "val AP"
+    title = TITLE
 
     def check(self, config: RunConfig) -> None:
         """Refuse what albumentations would refuse."""

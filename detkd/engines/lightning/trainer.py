@@ -41,10 +41,8 @@ def make_trainer(config: RunConfig, folder: Path) -> Any:
     """
     lightning = import_lightning()
     arguments = trainer_arguments(config)
-    tensorboard = arguments.pop("logger", None) == "tensorboard"
-    logger = lightning.loggers.TensorBoardLogger(folder, name="tensorboard", version="") if tensorboard else False
     try:
-        trainer = lightning.Trainer(**arguments, logger=logger, default_root_dir=folder, plugins=[_whole_files()])
+        trainer = lightning.Trainer(**arguments, default_root_dir=folder, plugins=[_whole_files()])
     except (ValueError, TypeError, RuntimeError, lightning.utilities.exceptions.MisconfigurationException) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"trainer: expected arguments that Lightning's Trainer takes, but: {reason}") from error

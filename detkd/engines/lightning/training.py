@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from rich.console import Console
 
+from detkd.engines.following import following, loggers_of
 from detkd.engines.lightning.arguments import trainer_arguments
 from detkd.engines.lightning.loading import make_loader, replays, sections, training_views
 from detkd.engines.lightning.trainer import make_trainer, quiet
 from detkd.engines.result import TrainingResult
 from detkd.errors import ConfigError
-from detkd.report.console import TrainingProgress
 
 if TYPE_CHECKING:
     from torch import nn
@@ -114,11 +113,11 @@ class LightningEngine:
                 judged, judge, self.task.watched, self.task.save, folder / FOLDER, optim.patience, optim.judge_every
             )
             loader = make_loader(self.task, config, dataset, student, *place)
-            console = None if trainer.is_global_zero else Console(quiet=True)
-            with TrainingProgress(folder.name, config.train.epochs, console) as progress:
+            told = self.task.title, self.task.watched
+            with following(folder.name, config.train.epochs, *told, loggers_of(config, folder)) as followed:
                 trainer.callbacks += [Distilling(distiller, module.weight_log)] if distiller is not None else []
                 trainer.callbacks += [*([averaging] if averaging is not None else []), *taught]
-                trainer.callbacks += [watching, Showing(progress, watching.rows, self.task.title, self.task.watched)]
+                trainer.callbacks += [watching, Showing(followed, watching.rows)]
                 trainer.fit(module, loader, ckpt_path=folder / self.LAST_CHECKPOINT if resume else None)
         return TrainingResult(
             checkpoint=watching.best,
