@@ -1,11 +1,11 @@
-# make demo · make test · make test-slow · make lint · make build
+# make demo · make test · make test-slow · make lint · make docs · make build
 PYTHON ?= python3
 VENV   := .venv
 PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 SOURCES := setup.py pyproject.toml $(wildcard csrc/*.cpp csrc/*/*)
 
-.PHONY: demo test test-slow lint build
+.PHONY: demo test test-slow lint docs build
 .DELETE_ON_ERROR:
 
 demo: $(STAMP)
@@ -21,6 +21,11 @@ lint: $(STAMP)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+# The methods and the configuration's keys in docs/ are filled from the code first; the site is site/index.html.
+docs: $(STAMP)
+	$(PY) tools/make_docs.py
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 
 build: $(STAMP)
 

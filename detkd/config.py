@@ -117,14 +117,14 @@ class DistillConfig(_Strict):
 class TrainConfig(_Strict):
     """The schedule, shared by every engine."""
 
-    epochs: int = Field(100, ge=1)
+    epochs: int = Field(100, ge=1, description="passes over the training pictures")
     imgsz: int = Field(
         640,
         ge=32,
         description="side of the square input in pixels, a multiple of the largest stride; of sentences the most tokens",
     )
-    batch: int = Field(16, ge=1)
-    seed: int = Field(0, ge=0)
+    batch: int = Field(16, ge=1, description="samples of a step, of all processes together")
+    seed: int = Field(0, ge=0, description="of the student's start, the order of samples and their augmentation")
     device: str = Field("cpu", coerce_numbers_to_str=True, description="cpu, or numbers of GPUs such as 0 or 0,1")
 
 
@@ -138,16 +138,18 @@ class RunConfig(_Strict):
     task: ClassVar[Task]
 
     name: Name = Field(description="folder of the run below `output`")
-    output: Path = Path("runs")
+    output: Path = Field(Path("runs"), description="folder that runs are kept in")
     data: Path = Field(description="data.yaml of the data set; of a classifier the folder of its splits")
-    student: ModelConfig
-    distill: DistillConfig | None = Field(description="null trains the student alone")
-    train: TrainConfig = Field(default_factory=lambda: TrainConfig.model_validate({}))
+    student: ModelConfig = Field(description="the model that is trained; its family says which engine trains it")
+    distill: DistillConfig | None = Field(description="the teachers and the losses; null trains the student alone")
+    train: TrainConfig = Field(
+        default_factory=lambda: TrainConfig.model_validate({}), description="the schedule that all engines share"
+    )
     augment: tuple[dict[str, dict[str, Any] | None], ...] | None = Field(
         None, description="albumentations' transforms, each a name to its arguments; not for YOLO"
     )
-    loading: LoadingConfig | None = Field(None, description="not for YOLO")
-    optim: OptimConfig | None = Field(None, description="not for YOLO")
+    loading: LoadingConfig | None = Field(None, description="how pictures are drawn and composed; not for YOLO")
+    optim: OptimConfig | None = Field(None, description="the optimizer; not for YOLO")
     trainer: dict[str, Any] = Field(
         default_factory=dict, description="further arguments of ultralytics' trainer, or of Lightning's, as they are"
     )
@@ -187,7 +189,9 @@ class SegmentationConfig(RunConfig):
 
     task: ClassVar[Task] = "segment"
 
-    segment: SegmentationSettings = Field(default_factory=lambda: SegmentationSettings.model_validate({}))
+    segment: SegmentationSettings = Field(
+        default_factory=lambda: SegmentationSettings.model_validate({}), description="what only segmentation has"
+    )
 
 
 class ClassificationConfig(RunConfig):
@@ -195,7 +199,9 @@ class ClassificationConfig(RunConfig):
 
     task: ClassVar[Task] = "classify"
 
-    classify: ClassificationSettings = Field(default_factory=lambda: ClassificationSettings.model_validate({}))
+    classify: ClassificationSettings = Field(
+        default_factory=lambda: ClassificationSettings.model_validate({}), description="what only classification has"
+    )
 
 
 # Sections that Lightning's engine alone reads, and what stands in a run's configuration where they are left out.

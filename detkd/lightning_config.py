@@ -27,7 +27,7 @@ class OptimConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: Literal["adamw", "sgd"] = "adamw"
+    name: Literal["adamw", "sgd"] = Field("adamw", description="the optimizer's kind")
     lr: float = Field(5e-4, gt=0, description="learning rate after the warm-up")
     weight_decay: float = Field(0.01, ge=0, description="of weights; norms and biases have none")
     momentum: float = Field(0.9, ge=0, lt=1, description="of sgd; beta 1 of adamw")

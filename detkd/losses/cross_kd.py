@@ -13,7 +13,11 @@ if TYPE_CHECKING:
 
 
 class CrossKD(nn.Module):
-    """BCKD between what the teacher's head says of the student's features and of its own.
+    r"""BCKD between what the teacher's head says of the student's features and of its own.
+
+    .. math:: L_{BCKD} \big( h_t(A(f^s)), \; h_t(f^t) \big)
+
+    with the teacher's head h, the aligner A and the loss of :func:`detkd.losses.bckd`.
 
     The student's feature map behind the first layer of its head goes, through an aligner, into the rest of the teacher's
     frozen head. The student's own predictions are left to the labels, so that teacher and labels never contradict each

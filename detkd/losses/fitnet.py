@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def fitnet(student_feature: Tensor, teacher_feature: Tensor) -> Tensor:
-    """Mean squared difference of features.
+    r"""Mean squared difference of features, :math:`\mathrm{mean} \, (f^s - f^t)^2`.
 
     Args:
         student_feature: Feature map of the student behind its aligner, any shape.

@@ -23,6 +23,11 @@ def pixel_cwd(
 ) -> Tensor:
     r"""KL divergence of each class's softmax over the pixels of an image; see :func:`detkd.losses.cwd`.
 
+    .. math::
+        \frac{T^2}{B K} \sum_{n,k} \mathrm{KL}(q^t_{n,k} \| q^s_{n,k})
+
+    with q the softmax of channel k at temperature T over the pixels of image n that have a weight.
+
     A class that covers few pixels counts as much as one that covers most, which a mean over pixels would drown.
 
     Args:

@@ -23,10 +23,14 @@ def pixel_dist(
     gamma: float = 1.0,
     temperature: float = 1.0,
 ) -> Tensor:
-    """Distil how classes relate at each pixel, and how the pixels of a batch relate in each class.
+    r"""Distil how classes relate at each pixel, and how the pixels of a batch relate in each class.
 
-    It is :func:`detkd.losses.dist` on pixels. A single channel is a sigmoid, whose two answers relate one way only: of
-    such a head the pixels' relations alone are taught.
+    .. math::
+        T^2 \Big[ \beta \, \mathrm{mean}_i \, (1 - \rho(p^s_{i,:}, p^t_{i,:}))
+        + \gamma \, \mathrm{mean}_k \, (1 - \rho(p^s_{:,k}, p^t_{:,k})) \Big]
+
+    with Pearson's correlation ρ, weighted by the pixels' weights. It is :func:`detkd.losses.dist` on pixels. A single
+    channel is a sigmoid, whose two answers relate one way only: of such a head the pixels' relations alone are taught.
 
     Args:
         student_pixels: Logits of the student, [B, K, H, W].

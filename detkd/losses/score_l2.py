@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 
 
 def score_l2(student_feature: Tensor, teacher_feature: Tensor, teacher_scores: Tensor) -> Tensor:
-    """Mean squared difference of features, each position weighted by the teacher's best class score there.
+    r"""Mean squared difference of features, each position weighted by the teacher's best class score there.
+
+    .. math:: \frac{1}{C \sum_{n,i} w_{n,i}} \sum_{n,i} w_{n,i} \, \| f^s_{n,i} - f^t_{n,i} \|_2^2
+
+    with the score w at position i of image n, and C channels.
 
     Args:
         student_feature: Feature map of the student behind its aligner, [N, C, H, W].
