@@ -1,4 +1,4 @@
-"""Command lines as the documentation shows them: taken apart, and read by the tools' own parsers without running them."""
+"""Command lines as the documentation shows them: taken apart, and read by their own parsers without running them."""
 
 from __future__ import annotations
 
@@ -6,17 +6,21 @@ import argparse
 import re
 import shlex
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from detkd.commands import COMMANDS
+from detkd.commands.compare import recipes_for
+from detkd.commands.training import COMMAND_OF
 from detkd.config import load_config
+from detkd.engines.compare import plan_comparison
 from tests.docs.pages import ROOT
-from tests.tools.calling import load
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from detkd.config import RunConfig
 
@@ -27,7 +31,7 @@ VARIABLE = re.compile(r"[A-Z_]+=")
 
 
 class _ParsedError(Exception):
-    """Ends a tool once its command line is read."""
+    """Ends a command once its line is read."""
 
     def __init__(self, namespace: argparse.Namespace) -> None:
         super().__init__()
@@ -45,67 +49,53 @@ def split(script: str) -> Iterator[list[str]]:
 
 
 def check(words: Sequence[str], files: Path) -> None:
-    """Refuse a command that names what is not there: a tool, an option, a key, a recipe, a target, an extra.
+    """Refuse a command that names what is not there: a command, an option, a key, a recipe, a target, an extra.
 
     Args:
         words: The command.
         files: Folder with a stand-in for each file that a reader would have.
     """
     command, *rest = words
-    if command == "make":
+    given = [str(files / word) if (files / word).is_file() else word for word in rest]
+    if command == "detkd":
+        _check_detkd(given)
+    elif command == "torchrun":
+        from torch.distributed.run import get_args_parser
+
+        launched = get_args_parser().parse_args(given)
+        assert (launched.module, launched.training_script) == (True, "detkd"), words
+        _check_detkd(launched.training_script_args)
+    elif command == "python":
+        script, *arguments = given
+        assert script.startswith("tools/"), words
+        assert (ROOT / script).is_file(), script
+        parse(import_module(Path(script).stem).main, arguments)
+    elif command == "make":
         makefile = (ROOT / "Makefile").read_text()
         assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in rest), words
     elif command == "pip":
         _check_install(rest)
-    elif command == "torchrun":
-        from torch.distributed.run import get_args_parser
-
-        launched = get_args_parser().parse_args(rest)
-        _check_tool([launched.training_script, *launched.training_script_args], files)
-    elif command == "python":
-        _check_tool(rest, files)
     else:
         assert command in ELSEWHERE, words
 
 
-def parse(tool: str, arguments: Sequence[str]) -> argparse.Namespace:
-    """What a tool's own parser makes of a command line; it fails where the tool would refuse it."""
+def parse(main: Callable[[], None], arguments: Sequence[str]) -> argparse.Namespace:
+    """What a command's own parser makes of its arguments; it fails where the command would refuse them."""
     kept = {name: getattr(argparse.ArgumentParser, name) for name in ("parse_args", "parse_intermixed_args")}
 
     def stopping(name: str) -> Any:
         def parse_and_stop(self: Any, *given: Any, **options: Any) -> None:
-            with pytest.MonkeyPatch.context() as inner:
-                inner.setattr(argparse.ArgumentParser, "parse_args", kept["parse_args"])  # the other calls it
-                namespace = kept[name](self, *given, **options)
-            raise _ParsedError(namespace)
+            raise _ParsedError(kept[name](self, *given, **options))
 
         return parse_and_stop
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", [f"{tool}.py", *arguments])
+        patch.setattr(sys, "argv", ["command", *arguments])
         for name in kept:
             patch.setattr(argparse.ArgumentParser, name, stopping(name))
         with pytest.raises(_ParsedError) as found:
-            load(tool).main()
+            main()
     return found.value.namespace
-
-
-def _check_tool(words: Sequence[str], files: Path) -> None:
-    script, *arguments = words
-    assert (ROOT / script).is_file(), script
-    tool = script.removeprefix("tools/").removesuffix(".py")
-    given = vars(parse(tool, [_stand_in(word, files) for word in arguments]))
-    if "config" not in given:
-        return
-    config = load_config(ROOT / given["config"], given["overrides"])
-    check_trainer(config)
-    if tool.startswith("train_"):
-        assert {"detect": "train_det", "segment": "train_seg", "classify": "train_cls"}[config.task] == tool
-    if tool == "compare":
-        from detkd.engines.compare import plan_comparison
-
-        recipes = given["recipes"] or load("compare").recipes_for(config.student)
-        plan_comparison(given["config"], recipes, seeds=given["seeds"], only=given["only"], overrides=given["overrides"])
 
 
 def check_trainer(config: RunConfig) -> None:
@@ -120,9 +110,21 @@ def check_trainer(config: RunConfig) -> None:
         trainer_arguments(config)
 
 
-def _stand_in(word: str, files: Path) -> str:
-    """A file that the reader has, where there is a stand-in for it."""
-    return str(files / word) if (files / word).is_file() else word
+def _check_detkd(words: Sequence[str]) -> None:
+    """The command, its options, and the configuration that it would read."""
+    name, *arguments = words
+    assert name in COMMANDS, name
+    given = vars(parse(import_module(f"detkd.commands.{name.replace('-', '_')}").main, arguments))
+    if "config" not in given:
+        return
+    config = load_config(given["config"], given["overrides"])
+    check_trainer(config)
+    if name.startswith("train-"):
+        assert COMMAND_OF[config.task] == f"detkd {name}"
+    if name == "compare":
+        recipes = given["recipes"] or recipes_for(config.student)
+        options = {key: given[key] for key in ("seeds", "only", "overrides", "split")}
+        plan_comparison(given["config"], recipes, **options)
 
 
 def _check_install(words: Sequence[str]) -> None:

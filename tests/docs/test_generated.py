@@ -95,7 +95,7 @@ def strings() -> str:
 
 def test_every_message_that_is_quoted_exists() -> None:
     said = strings().replace("`", "")
-    quoted = re.findall(r"(`{1,2})((?:Expected|expected|Give|detkd runs|for the|train\.batch: ).*?)\1", TROUBLES)
+    quoted = re.findall(r"(`{1,2})((?:Expected|expected|Give|runs its losses|for the|train\.batch: ).*?)\1", TROUBLES)
     assert len(quoted) >= 12
     for _, message in quoted:
         assert message.replace("`", "").rstrip("… ") in said, message

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import pytest
 
+from detkd.commands import COMMANDS, make_synthetic
 from detkd.errors import ConfigError
 from tests.docs.commands import ELSEWHERE, check, parse, split
-from tests.docs.pages import ROOT, Block, blocks, name
-from tests.tools.calling import call
+from tests.docs.pages import PAGES, ROOT, Block, blocks, name
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,12 +48,14 @@ def test_every_command_that_is_not_ours_is_used() -> None:
     "command",
     [
         "python tools/nothing.py",
-        "python tools/evaluate.py --wieghts W",
-        "python tools/train_det.py --config configs/yolo/yolov5n.yaml data=D train.epoch=1",
-        "python tools/train_seg.py --config configs/yolo/yolov5n.yaml data=D",
-        "python tools/compare.py --config configs/yolo/yolov5n-femto_from_yolov5n.yaml data=D --only nobody",
-        "torchrun --processes 2 tools/train_det.py --config configs/yolo/yolov5n.yaml data=D",
-        "python tools/train_det.py --config configs/yolo/yolov5n.yaml data=D trainer.lr=0.1",
+        "python tools/bench_ops.py --rounds 3",
+        "detkd nothing",
+        "detkd evaluate --wieghts W",
+        "detkd train-det --config configs/yolo/yolov5n.yaml data=D train.epoch=1",
+        "detkd train-seg --config configs/yolo/yolov5n.yaml data=D",
+        "detkd compare --config configs/yolo/yolov5n-femto_from_yolov5n.yaml data=D --only nobody",
+        "torchrun --processes 2 -m detkd train-det --config configs/yolo/yolov5n.yaml data=D",
+        "detkd train-det --config configs/yolo/yolov5n.yaml data=D trainer.lr=0.1",
         "make nothing",
         "pip install 'detkd[nothing]'",
         "rm -r runs",
@@ -64,9 +68,17 @@ def test_a_command_that_would_fail_is_found(command: str, files: Path) -> None:
 
 
 def test_a_command_line_is_read_and_nothing_runs() -> None:
-    (words,) = split("OMP_NUM_THREADS=1 python tools/make_synthetic.py \\\n  shapes --size 32  # small")
-    assert words == ["python", "tools/make_synthetic.py", "shapes", "--size", "32"]
-    assert parse("make_synthetic", words[2:]).size == 32
+    (words,) = split("OMP_NUM_THREADS=1 detkd make-synthetic \\\n  shapes --size 32  # small")
+    assert words == ["detkd", "make-synthetic", "shapes", "--size", "32"]
+    assert parse(make_synthetic.main, words[2:]).size == 32
+
+
+def test_commands_and_tools_within_a_sentence_exist() -> None:
+    for page, text in PAGES.items():
+        spans = re.findall(r"`((?:detkd|python tools/|tools/)[^`]*)`", text)
+        for span in spans:
+            found = re.match(r"detkd ([a-z-]+)|(?:python )?(tools/\w+\.py)", span)
+            assert found is None or found[1] in COMMANDS or (ROOT / str(found[2])).is_file(), (page, span)
 
 
 @pytest.mark.slow
@@ -78,8 +90,9 @@ def test_the_quick_start_runs(real_data: Path, tmp_path: Path, monkeypatch: pyte
     (tmp_path / "bccd").symlink_to(real_data / "bccd")
     small = ["train.epochs=1", "train.imgsz=64", "trainer.workers=0"]
     ours = [words for block in blocks("bash", "docs/quick_start.md") for words in split(block.text)]
-    for _, script, *arguments in [words for words in ours if words[0] == "python"]:
-        tool = script.removeprefix("tools/").removesuffix(".py")
-        assert call(tool, *arguments, *(small if "--config" in arguments else ())) == 0
+    for _, command, *arguments in [words for words in ours if words[0] == "detkd"]:
+        import_module(f"detkd.commands.{command.replace('-', '_')}").main(
+            [*arguments, *(small if "--config" in arguments else ())]
+        )
     assert (tmp_path / "runs/bccd/comparison.md").is_file()
     assert (tmp_path / "runs/bccd/inherit-bckd-0/detections.png").is_file()
