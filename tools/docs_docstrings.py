@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType
 
-BLOCK = re.compile(r"^( *)\.\. math::[ \n]+(.+?)(?=\n\s*\n|\Z)", re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(r"^( *)\.\. math::[ \n]+(.+?)(?=\n\s*\n|\s*\Z)", re.DOTALL | re.MULTILINE)
 ROLE = re.compile(r":(func|class|meth|mod|math):`([^`]+)`", re.DOTALL)
 
 
@@ -32,7 +32,11 @@ def to_markdown(docstring: str, reference: Callable[[str], str]) -> str:
 
     def role(found: re.Match[str]) -> str:
         text = " ".join(found[2].split())
-        return f"${text}$" if found[1] == "math" else reference(text.removeprefix("~"))
+        if found[1] != "math":
+            return reference(text.removeprefix("~"))
+        # Code hosts that draw formulas take a backslash before punctuation for an escape of Markdown.
+        formula = text.replace(r"\|", r"\Vert ").replace(r"\,", r"\ ")
+        return f"${formula}$"
 
     return ROLE.sub(role, BLOCK.sub(fence, docstring))
 
