@@ -47,7 +47,7 @@ class Capture:
     Raises:
         AdapterError: If the model has no module of such a name.
 
-    Example:
+    Examples:
         >>> from torch import nn, zeros
         >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU())
         >>> with Capture(model, ["0"]) as capture:

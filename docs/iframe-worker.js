@@ -9,6 +9,10 @@ if (location.protocol === "file:") {
       super();
       this.#frame.hidden = true;
       document.documentElement.append(this.#frame);
+      const page = this.#frame.contentDocument;
+      page.open(); // or some browsers put an empty page in the place of ours
+      page.write("<!doctype html>");
+      page.close();
       const inside = this.#frame.contentWindow;
       inside.postMessage = (data) => this.#say("message", { data });
       inside.importScripts = (...urls) =>

@@ -35,7 +35,7 @@ def to_markdown(docstring: str, reference: Callable[[str], str]) -> str:
         if found[1] != "math":
             return reference(text.removeprefix("~"))
         # Code hosts that draw formulas take a backslash before punctuation for an escape of Markdown.
-        formula = text.replace(r"\|", r"\Vert ").replace(r"\,", r"\ ")
+        formula = text.replace(r"\| ", r"\Vert ").replace(r"\, ", r"\ ")
         return f"${formula}$"
 
     return ROLE.sub(role, BLOCK.sub(fence, docstring))

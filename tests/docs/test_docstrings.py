@@ -23,7 +23,7 @@ def test_formulas_and_references_are_rewritten() -> None:
 
             .. math:: c
 """
-    expected = r"""The mean, $\mathrm{KL}(p \Vert  q)$, see
+    expected = r"""The mean, $\mathrm{KL}(p \Vert q)$, see
 <other>.
 
 ```math
