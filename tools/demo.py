@@ -73,14 +73,15 @@ def _draw(dataset: DetectionDataset, models: dict[str, Any], imgsz: int, path: P
     """Ground truth and the three models' detections on the first pictures of the test split."""
     from detkd.engines.detection import ROWS
     from detkd.evaluation.ultralytics import predict_coco
-    from detkd.report.pictures import detection_panels
+    from detkd.report.panels import gallery_panels
+    from detkd.report.pictures import draw_detections
 
     truth = dataset.coco("test")
     images = dataset.images("test")[:ROWS]
     columns = {"ground truth": truth["annotations"]}
     for title, model in models.items():
         columns[title] = predict_coco(model, images, truth, imgsz=imgsz)
-    detection_panels(images, columns, truth, path)
+    gallery_panels(draw_detections(images, columns, truth), path)
 
 
 if __name__ == "__main__":

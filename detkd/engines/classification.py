@@ -10,14 +10,24 @@ from detkd.adapters.families import make_any_adapter
 from detkd.data.class_batches import batches
 from detkd.data.class_folders import PictureDataset
 from detkd.data.text import TextDataset
+from detkd.engines.attention import features_of
 from detkd.errors import ConfigError
-from detkd.evaluation.classification import agreement, classification_metrics, predict_logits, reliability
+from detkd.evaluation.classification import (
+    accuracy_interval,
+    agreement,
+    class_accuracy,
+    classification_metrics,
+    predict_logits,
+    reliability,
+)
 from detkd.evaluation.similarity import cka_table
 from detkd.files import write_text
 from detkd.matching import match_classes
 from detkd.models.classifier_files import read_tokenizer
-from detkd.modes import evaluating
+from detkd.report.attention import draw_attention
 from detkd.report.classification import attention_panels, reliability_plot, similarity_plot
+from detkd.report.curves import write_reliability
+from detkd.report.gallery import Attention, Gallery, Shown, write_gallery
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -69,7 +79,7 @@ def evaluate(
     A teacher of other classes is judged by nothing: its metrics are NaN.
     """
     report: dict[str, dict[str, Any]] = {role: {} for role in models}
-    curves = {}
+    curves, per_class, similarity = {}, {}, None
     for split in config.evaluate:
         part = dataset.parts[split]
         labels = torch.from_numpy(part.labels)
@@ -82,20 +92,27 @@ def evaluate(
             report[role][split] = _metrics(logits, labels)
             if first is not None and logits is not None and role == "student":
                 report[role][split]["agreement"] = agreement(logits, first)
-        curves = {role: reliability(logits, labels) for role, logits in found.items() if logits is not None}
+        known = {role: logits for role, logits in found.items() if logits is not None}
+        curves = {role: reliability(logits, labels) for role, logits in known.items()}
+        per_class = {role: class_accuracy(logits, labels, dataset.names) for role, logits in known.items()}
     reliability_plot(curves, folder / PICTURES)
     roles = [role for role in models if role != "student"]
     if roles:
-        _compare_layers(models["student"].model, models[roles[0]].model, dataset.parts[config.evaluate[-1]], folder)
+        similarity = _compare_layers(
+            models["student"].model, models[roles[0]].model, dataset.parts[config.evaluate[-1]], folder
+        )
+    write_reliability(folder, config.evaluate[-1], curves, per_class, similarity)
     if dataset.tokenizer is not None:
         write_text(folder / "tokenizer.json", dataset.tokenizer)
     return report
 
 
-def _metrics(logits: Tensor | None, labels: Tensor) -> dict[str, float]:
+def _metrics(logits: Tensor | None, labels: Tensor) -> dict[str, Any]:
     if logits is None:
         return dict.fromkeys(METRICS, float("nan"))
-    return classification_metrics(logits, labels)
+    right = int((logits.argmax(1) == labels).sum())
+    interval = accuracy_interval(right, len(labels))
+    return {**classification_metrics(logits, labels), "intervals": {"accuracy": interval}}
 
 
 def _in_words_of(judged: Judged, names: Sequence[str], logits: Tensor) -> Tensor | None:
@@ -106,25 +123,41 @@ def _in_words_of(judged: Judged, names: Sequence[str], logits: Tensor) -> Tensor
     return logits if found[1] is None else logits[:, found[1]]
 
 
-def _compare_layers(student: nn.Module, teacher: nn.Module, part: ClassifiedPictures | Sentences, folder: Path) -> None:
-    """Draw how alike the layers of two models see the same samples, and of pictures where each of them looks."""
+def _compare_layers(
+    student: nn.Module, teacher: nn.Module, part: ClassifiedPictures | Sentences, folder: Path
+) -> list[list[float]]:
+    """Draw how alike the layers of two models see the same samples, and of pictures where each of them looks.
+
+    Returns:
+        CKA, [layers of the student, layers of the teacher].
+    """
     chosen = torch.linspace(0, len(part) - 1, min(ALIKE, len(part))).long().tolist()
     inputs = next(batches(part, len(chosen), chosen))
-    features = {role: _features(model, inputs) for role, model in (("teacher", teacher), ("student", student))}
-    similarity_plot(cka_table(features["student"], features["teacher"]), folder / "similarity.png")
+    features = {role: features_of(model, inputs) for role, model in (("teacher", teacher), ("student", student))}
+    table = cka_table(features["student"], features["teacher"])
+    similarity_plot(table, folder / "similarity.png")
     if inputs.shape[1] == 3:
         shown = torch.linspace(0, len(inputs) - 1, min(SHOWN, len(inputs))).long()
         maps = {role: [feature[shown].square().mean(1) for feature in found] for role, found in features.items()}
         attention_panels(inputs[shown], maps, folder / "attention.png")
+        write_gallery(_attention_gallery(inputs[shown], maps), folder)
+    return table.tolist()
 
 
-@torch.no_grad()
-def _features(model: nn.Module, inputs: Tensor) -> tuple[Tensor, ...]:
-    adapter = make_any_adapter(model)
-    adapter.attach()
-    try:
-        with evaluating(model):
-            adapter.run(inputs)
-        return adapter.take_outputs().features
-    finally:
-        adapter.detach()
+def _attention_gallery(images: Tensor, maps: Mapping[str, list[Tensor]]) -> Gallery:
+    """The pictures [N, 3, H, W] and where each model looks, on levels of one resolution."""
+    sides = {role: [level.shape[1:] for level in levels] for role, levels in maps.items()}
+    common = [side for side in sides["student"] if side in sides["teacher"]]
+    shown = []
+    for number, picture in enumerate(images):
+        pixels = (picture.permute(1, 2, 0) * 255).round().byte().numpy()
+        attention = tuple(
+            Attention(
+                f"{height} × {width} positions",
+                {role: draw_attention(pixels, maps[role][sides[role].index(side)][number].numpy()) for role in maps},
+            )
+            for side in common
+            for height, width in (side,)
+        )
+        shown.append(Shown(f"picture {number + 1}", {}, attention=attention))
+    return Gallery(tuple(shown))

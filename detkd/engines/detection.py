@@ -6,9 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 from detkd.adapters.families import make_adapter
 from detkd.data.detection import DetectionDataset, check_dataset
+from detkd.data.pictures import read_picture
+from detkd.engines.attention import with_attention
 from detkd.errors import DataError
+from detkd.evaluation.bootstrap import RESAMPLES
 from detkd.evaluation.coco import evaluate_coco
-from detkd.report.pictures import detection_panels
+from detkd.report.curves import write_precision
+from detkd.report.gallery import write_gallery
+from detkd.report.panels import gallery_panels
+from detkd.report.pictures import draw_detections
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -43,8 +49,9 @@ def load_data(config: DetectionConfig, splits: tuple[str, ...] | None = None) ->
 def evaluate(
     models: Mapping[str, Judged], dataset: DetectionDataset, config: DetectionConfig, folder: Path
 ) -> dict[str, dict[str, Any]]:
-    """COCO metrics of each model on every wanted split; pictures of the last split."""
+    """COCO metrics of each model on every wanted split; curves and pictures of the last split."""
     report: dict[str, dict[str, Any]] = {}
+    curves = {}
     last = config.evaluate[-1]
     truths = {split: dataset.coco(split) for split in config.evaluate}
     columns = {"ground truth": truths[last]["annotations"]}
@@ -55,11 +62,18 @@ def evaluate(
         for split, truth in truths.items():
             found = predict(dataset.images(split), in_words_of(names, classes, truth), imgsz=imgsz)
             found = [detection for detection in found if detection["category_id"] is not None]
+            scored = evaluate_coco(truth, found, resamples=RESAMPLES)
+            metrics[split] = scored.as_dict()
             if split == last:
-                columns[role] = found
-            metrics[split] = evaluate_coco(truth, found).as_dict()
+                columns[role], curves[role] = found, scored.curves
         report[role] = metrics
-    detection_panels(dataset.images(last)[:ROWS], columns, truths[last], folder / PICTURES)
+    write_precision(folder, last, curves)
+    images = dataset.images(last)[:ROWS]
+    gallery = with_attention(
+        draw_detections(images, columns, truths[last]), [read_picture(image) for image in images], models
+    )
+    write_gallery(gallery, folder)
+    gallery_panels(gallery, folder / PICTURES)
     return report
 
 

@@ -10,12 +10,17 @@ from detkd.adapters.families import make_any_adapter
 from detkd.data.masks import PixelLabels, decode_segment, encode_mask
 from detkd.data.pictures import read_picture
 from detkd.data.segmentation import SegmentationDataset, check_segmentation
+from detkd.engines.attention import with_attention
 from detkd.engines.detection import in_words_of
-from detkd.evaluation.coco import evaluate_coco
+from detkd.evaluation.bootstrap import RESAMPLES
+from detkd.evaluation.coco import CocoMetrics, PrecisionRecall, evaluate_coco
 from detkd.evaluation.instances import InstanceSettings
 from detkd.evaluation.segmentation import as_labels, choose_settings, predict_images, tally_images
 from detkd.models.segmenter import Segmenter
-from detkd.report.overlays import OverlayRow, overlay_panels
+from detkd.report.curves import write_precision
+from detkd.report.gallery import write_gallery
+from detkd.report.overlays import OverlayRow, draw_overlays
+from detkd.report.panels import gallery_panels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -46,18 +51,18 @@ def load_data(config: SegmentationConfig, splits: tuple[str, ...] | None = None)
 def evaluate(
     models: Mapping[str, Judged], dataset: SegmentationDataset, config: SegmentationConfig, folder: Path
 ) -> dict[str, dict[str, Any]]:
-    """Metrics of each model on every wanted split; pictures of the last split.
+    """Metrics of each model on every wanted split; curves and pictures of the last split.
 
     A detector that teaches a segmenter is judged by COCO metrics alone, of its masks, or of its boxes taken for masks.
     """
     splits = {split: _Split(dataset.annotated(split), dataset.coco(split)) for split in config.evaluate}
-    report: dict[str, dict[str, Any]] = {}
-    columns: dict[str, list[PixelLabels]] = {}
-    for role, judged in models.items():
-        if isinstance(judged.model, Segmenter):
-            report[role], columns[role] = _judge_segmenter(judged, splits, dataset, config)
-        else:
-            report[role], columns[role] = _judge_detector(judged, splits)
+    judgements = {
+        role: _judge_segmenter(judged, splits, dataset, config)
+        if isinstance(judged.model, Segmenter)
+        else _judge_detector(judged, splits)
+        for role, judged in models.items()
+    }
+    write_precision(folder, config.evaluate[-1], {role: found.curves for role, found in judgements.items()})
     shown = splits[config.evaluate[-1]].images[:ROWS]
     roles = [role for role in models if role != "student"]
     rows = [
@@ -65,13 +70,15 @@ def evaluate(
             title=image.path.stem,
             pixels=read_picture(image.path),
             truth=image.decode(),
-            teacher=columns[roles[0]][index] if roles else None,
-            student=columns["student"][index],
+            teacher=judgements[roles[0]].shown[index] if roles else None,
+            student=judgements["student"].shown[index],
         )
         for index, image in enumerate(shown)
     ]
-    overlay_panels(rows, folder / PICTURES, dataset.names)
-    return report
+    gallery = with_attention(draw_overlays(rows, dataset.names), [row.pixels for row in rows], models)
+    write_gallery(gallery, folder)
+    gallery_panels(gallery, folder / PICTURES)
+    return {role: found.metrics for role, found in judgements.items()}
 
 
 class _Split(NamedTuple):
@@ -81,10 +88,17 @@ class _Split(NamedTuple):
     truth: dict[str, Any]
 
 
+class _Judgement(NamedTuple):
+    """Metrics of each split; of the last one precision-recall curves, and what the model says of its first pictures."""
+
+    metrics: dict[str, Any]
+    curves: PrecisionRecall
+    shown: list[PixelLabels]
+
+
 def _judge_segmenter(
     judged: Judged, splits: Mapping[str, _Split], dataset: SegmentationDataset, config: SegmentationConfig
-) -> tuple[dict[str, Any], list[PixelLabels]]:
-    """Metrics of each split, and what the segmenter says of the first pictures of the last one."""
+) -> _Judgement:
     model = judged.model
     # Tiles keep the pictures' scale, at which a teacher of a larger input was not trained either.
     imgsz = judged.imgsz if config.segment.pictures == "fit" else config.train.imgsz
@@ -93,20 +107,24 @@ def _judge_segmenter(
     settings = config.segment.instances or InstanceSettings.model_validate({})
     if config.segment.instances is None and "val" in dataset.splits:
         settings = choose_settings(model, dataset, "val", names=names, **how)
-    metrics: dict[str, Any] = {}
+    scores = {}
     for split, (images, truth) in splits.items():
         known = in_words_of((), judged.classes, truth)
         tally = tally_images(model, images, known, names, settings=settings, **how)
-        metrics[split] = {**tally.metrics(truth, dataset.names).as_dict(), "instances": settings.model_dump()}
-    shown = splits[config.evaluate[-1]].images[:ROWS]
-    return metrics, [as_labels(found, settings) for found in predict_images(model, shown, names, **how)]
+        scores[split] = tally.metrics(truth, dataset.names, resamples=RESAMPLES)
+    last = config.evaluate[-1]
+    shown = predict_images(model, splits[last].images[:ROWS], names, **how)
+    return _Judgement(
+        metrics={split: {**found.as_dict(), "instances": settings.model_dump()} for split, found in scores.items()},
+        curves=scores[last].masks.curves,
+        shown=[as_labels(found, settings) for found in shown],
+    )
 
 
-def _judge_detector(judged: Judged, splits: Mapping[str, _Split]) -> tuple[dict[str, Any], list[PixelLabels]]:
-    """COCO metrics of masks on each split, and what a detector finds on the first pictures of the last one."""
+def _judge_detector(judged: Judged, splits: Mapping[str, _Split]) -> _Judgement:
     assert judged.family.predictor is not None, "segmenters are judged otherwise"
     predict, names = judged.family.predictor(judged.model), make_any_adapter(judged.model).class_names
-    metrics: dict[str, Any] = {}
+    scores: dict[str, CocoMetrics] = {}
     found: list[dict[str, Any]] = []
     truth: dict[str, Any] = {}
     for split, (images, truth) in splits.items():
@@ -114,8 +132,12 @@ def _judge_detector(judged: Judged, splits: Mapping[str, _Split]) -> tuple[dict[
         sizes = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}
         detections = predict([image.path for image in images], known, imgsz=judged.imgsz)
         found = [_with_mask(one, *sizes[one["image_id"]]) for one in detections if one["category_id"] is not None]
-        metrics[split] = evaluate_coco(truth, found, "segm").as_dict()
-    return metrics, [_painted(found, image, truth) for image in truth["images"][:ROWS]]
+        scores[split] = evaluate_coco(truth, found, "segm", resamples=RESAMPLES)
+    return _Judgement(
+        metrics={split: own.as_dict() for split, own in scores.items()},
+        curves=scores[split].curves,
+        shown=[_painted(found, image, truth) for image in truth["images"][:ROWS]],
+    )
 
 
 def _with_mask(detection: dict[str, Any], height: int, width: int) -> dict[str, Any]:

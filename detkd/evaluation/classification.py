@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +14,7 @@ from detkd.errors import ArgumentError
 from detkd.modes import evaluating
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     import numpy.typing as npt
     from torch import Tensor, nn
@@ -76,6 +77,29 @@ def classification_metrics(logits: Tensor, labels: Tensor) -> dict[str, float]:
         "NLL": float(F.cross_entropy(logits.double(), labels)),
         "ECE": reliability(logits, labels).error,
     }
+
+
+def class_accuracy(logits: Tensor, labels: Tensor, names: Sequence[str]) -> dict[str, float]:
+    """Share of the samples of each class that are told right, from logits [N, C]; NaN of a class without samples."""
+    _check(logits, labels)
+    right = (logits.argmax(1) == labels).double()
+    shares = {name: right[labels == index].mean() for index, name in enumerate(names)}
+    return {name: float(share) for name, share in shares.items()}
+
+
+def accuracy_interval(right: int, count: int, *, confidence: float = 0.95) -> tuple[float, float]:
+    r"""The interval of a share of `count` samples of which `right` are: Wilson's score interval.
+
+    .. math:: \frac{p + z^2 / 2n \pm z \sqrt{p (1 - p) / n + z^2 / 4n^2}}{1 + z^2 / n}
+
+    Source:
+        Wilson: Probable Inference, the Law of Succession, and Statistical Inference, Journal of the American Statistical
+        Association 22, 1927.
+    """
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    share, spread = right / count, z**2 / count
+    half = z * ((share * (1 - share) + spread / 4) / count) ** 0.5
+    return (share + spread / 2 - half) / (1 + spread), (share + spread / 2 + half) / (1 + spread)
 
 
 def agreement(first: Tensor, second: Tensor) -> float:

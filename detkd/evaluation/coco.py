@@ -14,12 +14,29 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from detkd.errors import DataError
+from detkd.evaluation.bootstrap import precision_intervals
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
+    import numpy.typing as npt
+
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 IouType = Literal["bbox", "segm"]
+
+
+@dataclass(frozen=True)
+class PrecisionRecall:
+    """Precision, made monotonous as COCO does, at the recalls 0, .01, … 1.
+
+    Attributes:
+        by_overlap: Mean of the classes at IoU ``0.5``, ``0.75``, and of ten IoU ``0.5:0.95``, [101] each.
+        by_class: Class name to precision at IoU .5, [101]; without classes that have no labelled object.
+    """
+
+    by_overlap: dict[str, list[float]]
+    by_class: dict[str, list[float]]
 
 
 @dataclass(frozen=True)
@@ -30,24 +47,32 @@ class CocoMetrics:
         summary: AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, ARs, ARm, ARl, in [0, 1]. NaN where the ground truth
             has no such object (COCO prints -1); null in JSON.
         per_class: Class name to AP.
+        curves: What AP is the area below.
+        intervals: 95 % intervals of AP, AP50 and AP75, see
+            :func:`detkd.evaluation.bootstrap.precision_intervals`; None where they were not asked for.
     """
 
     summary: dict[str, float]
     per_class: dict[str, float]
+    curves: PrecisionRecall
+    intervals: dict[str, tuple[float, float]] | None = None
 
     def __getitem__(self, name: str) -> float:
         """Return one of the 12 numbers."""
         return self.summary[name]
 
     def as_dict(self) -> dict[str, Any]:
-        """All numbers in one flat mapping, ``per_class`` nested."""
-        return {**self.summary, "per_class": dict(self.per_class)}
+        """All numbers in one flat mapping, ``per_class`` and ``intervals`` nested; the curves are left out."""
+        intervals = {} if self.intervals is None else {"intervals": self.intervals}
+        return {**self.summary, **intervals, "per_class": dict(self.per_class)}
 
 
 def evaluate_coco(
     ground_truth: dict[str, Any] | Path,
     detections: Sequence[dict[str, Any]] | Path,
     iou_type: IouType = "bbox",
+    *,
+    resamples: int = 0,
 ) -> CocoMetrics:
     """Score detections against COCO ground truth.
 
@@ -56,6 +81,7 @@ def evaluate_coco(
         detections: COCO results: dicts of ``image_id``, ``category_id``, ``score`` and ``bbox`` (x, y, width, height in
             pixels) or ``segmentation``; or a path to them.
         iou_type: ``bbox`` or ``segm``.
+        resamples: How often pictures are drawn anew for intervals; 0 for none, which take longer than the metrics.
 
     Raises:
         DataError: If a file is unreadable, a detection names an image or a category that the ground truth lacks, or there
@@ -87,7 +113,23 @@ def evaluate_coco(
     for index, category in enumerate(evaluation.params.catIds):
         valid = precision[:, :, index][precision[:, :, index] > -1]
         per_class[coco.cats[category]["name"]] = float(valid.mean()) if valid.size else math.nan
-    return CocoMetrics(summary=summary, per_class=per_class)
+    return CocoMetrics(
+        summary=summary,
+        per_class=per_class,
+        curves=_curves(precision, [coco.cats[category]["name"] for category in evaluation.params.catIds]),
+        intervals=precision_intervals(evaluation, resamples) if resamples else None,
+    )
+
+
+def _curves(precision: npt.NDArray[np.float64], names: Sequence[str]) -> PrecisionRecall:
+    """Curves of COCO's precisions [T, R, C], of which those of classes without objects are -1."""
+    known = [index for index in range(len(names)) if (precision[:, :, index] > -1).any()]
+    mean = precision[:, :, known].mean(2) if known else precision[:0, :, 0]
+    rows = {"0.5": mean[:1], "0.75": mean[5:6], "0.5:0.95": mean}
+    return PrecisionRecall(
+        by_overlap={name: row.mean(0).tolist() for name, row in rows.items() if len(row)},
+        by_class={names[index]: precision[0, :, index].tolist() for index in known},
+    )
 
 
 def _check(coco: COCO, results: Sequence[dict[str, Any]]) -> None:

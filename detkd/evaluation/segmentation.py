@@ -65,7 +65,7 @@ class SegmentationMetrics:
         """
         tables = {"AP": self.masks.per_class, "IoU": self.iou, "Dice": self.dice, "boundary_F1": self.boundary}
         return {
-            **self.masks.summary,
+            **self.masks.as_dict(),
             "mIoU": _mean(list(self.iou.values())),
             "Dice": _mean(list(self.dice.values())),
             "boundary_F1": self.boundary_f1,
@@ -94,18 +94,19 @@ class Tally:
             np.concatenate((self.boundary, other.boundary)),
         )
 
-    def metrics(self, truth: dict[str, Any], names: Sequence[str]) -> SegmentationMetrics:
+    def metrics(self, truth: dict[str, Any], names: Sequence[str], *, resamples: int = 0) -> SegmentationMetrics:
         """Score what was counted.
 
         Args:
             truth: COCO ground truth with masks, of all pictures that were counted.
             names: The data set's classes.
+            resamples: See :func:`detkd.evaluation.coco.evaluate_coco`.
         """
         hits, predicted, real = self.confusion.diagonal(), self.confusion.sum(0), self.confusion.sum(1)
         with np.errstate(invalid="ignore"):  # NaN of classes that are nowhere
             iou, dice = hits / (predicted + real - hits), 2 * hits / (predicted + real)
         return SegmentationMetrics(
-            masks=evaluate_coco(truth, self.detections, "segm"),
+            masks=evaluate_coco(truth, self.detections, "segm", resamples=resamples),
             iou=dict(zip((BACKGROUND, *names), iou.tolist(), strict=True)),
             dice=dict(zip(names, dice[1:].tolist(), strict=True)),
             boundary={name: _mean(self.boundary[:, index]) for index, name in enumerate(names)},

@@ -6,15 +6,11 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 from matplotlib.colors import hsv_to_rgb, to_rgb
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 
-from detkd.files import replacing
-from detkd.report.pictures import COLOURS
+from detkd.report.gallery import COLOURS, Gallery, Shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     import numpy.typing as npt
 
@@ -25,6 +21,7 @@ if TYPE_CHECKING:
 
 MISSED, EXTRA, CONFUSED, IGNORED = COLOURS[4], COLOURS[1], COLOURS[3], "#808080"
 MEANINGS = {"missed": MISSED, "not in the labels": EXTRA, "another class": CONFUSED, "ignored": IGNORED}
+DIFFERENCE = "student ≠ labels"
 SHARP = 480  # pixels of a panel's side from which outlines are thin lines
 FILL = 0.4  # of a colour over the picture
 GOLDEN = 0.618034  # steps around the colour circle by which neighbours in number differ most
@@ -48,56 +45,40 @@ class OverlayRow(NamedTuple):
     teacher: PixelLabels | None = None
 
 
-def overlay_panels(rows: Sequence[OverlayRow], path: Path, names: Sequence[str] = ()) -> None:
-    """Draw pictures in rows: the picture, its labels, teacher, student, and where student and labels differ; as PNG.
+def draw_overlays(rows: Sequence[OverlayRow], names: Sequence[str] = ()) -> Gallery:
+    """Draw the picture, its labels, teacher, student, and where student and labels differ.
 
     Each object is outlined. Where there are several classes its colour is its class's, else one of its own.
 
     Args:
         rows: The pictures.
-        path: The PNG.
         names: Class names, for the legend; of one class the colours mean nothing.
     """
-    teacher = any(row.teacher is not None for row in rows)
-    columns = ("image", "labels", *(["teacher"] if teacher else []), "student", "student ≠ labels")
-    figure = Figure(figsize=(3.2 * len(columns), 3.2 * sum(map(_proportion, rows)) + 0.9), layout="constrained")
-    grid = figure.subplots(
-        len(rows), len(columns), squeeze=False, gridspec_kw={"height_ratios": [_proportion(row) for row in rows]}
-    )
-    for axes_of_row, row in zip(grid, rows, strict=True):
-        shown = {"labels": row.truth, "teacher": row.teacher, "student": row.student}
-        for axes, column in zip(axes_of_row, columns, strict=True):
-            axes.set_xticks([])
-            axes.set_yticks([])
-            labels = shown.get(column)
-            if column == "image":
-                axes.imshow(row.pixels)
-                axes.set_title(row.title if len(row.title) <= 28 else f"{row.title[:27]}…", fontsize=11)
-            elif column == "student ≠ labels":
-                picture, share = _disagreement(row)
-                axes.imshow(picture)
-                axes.set_title(f"{column}: {share:.1%} of pixels", fontsize=11)
-            elif labels is not None:
-                axes.imshow(_overlay(row.pixels, labels, by_class=len(names) > 1))
-                count = len(np.unique(labels.instances[labels.instances > 0]))
-                axes.set_title(f"{column}: {count} object{'' if count == 1 else 's'}", fontsize=11)
     meanings = MEANINGS
     if len(names) > 1:
         meanings = {**{name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}, **MEANINGS}
-    handles = [Patch(facecolor=colour, label=meaning) for meaning, colour in meanings.items()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 2 * len(columns)), fontsize=11)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=120)
+    return Gallery(tuple(_draw(row, by_class=len(names) > 1) for row in rows), meanings)
 
 
-def _proportion(row: OverlayRow) -> float:
-    height, width, _ = row.pixels.shape
-    return float(height / width)
+def _draw(row: OverlayRow, *, by_class: bool) -> Shown:
+    times = max(1, round(SHARP / max(row.pixels.shape[:2])))
+    views, captions = {"image": _enlarged(row.pixels, times)}, {}
+    for role, labels in {"labels": row.truth, "teacher": row.teacher, "student": row.student}.items():
+        if labels is not None:
+            count = len(np.unique(labels.instances[labels.instances > 0]))
+            views[role] = _bytes(_overlay(row.pixels, labels, times, by_class=by_class))
+            captions[role] = f"{count} object{'' if count == 1 else 's'}"
+    picture, share = _disagreement(row)
+    views[DIFFERENCE], captions[DIFFERENCE] = _bytes(_enlarged(picture, times)), f"{share:.1%} of pixels"
+    return Shown(row.title, views, captions)
 
 
-def _overlay(pixels: npt.NDArray[np.uint8], labels: PixelLabels, *, by_class: bool) -> Pixels:
-    """A picture with coloured and outlined objects, enlarged until the outlines are thin."""
-    times = max(1, round(SHARP / max(pixels.shape[:2])))
+def _bytes(picture: Pixels) -> npt.NDArray[np.uint8]:
+    return np.asarray((picture * 255).round(), np.uint8)
+
+
+def _overlay(pixels: npt.NDArray[np.uint8], labels: PixelLabels, times: int, *, by_class: bool) -> Pixels:
+    """A picture with coloured and outlined objects, so many times enlarged that the outlines are thin."""
     numbers, picture = _enlarged(labels.instances, times), _enlarged(pixels / 255, times)
     own = labels.labels if by_class else np.arange(len(labels.labels))
     colours = np.array([to_rgb(COLOURS[i % len(COLOURS)]) if by_class else _colour(i) for i in own.tolist()]).reshape(-1, 3)

@@ -74,7 +74,7 @@ def test_a_student_of_pictures_learns_by_every_term_and_is_reported(pictures: Pa
     metrics = results["student"]["metrics"]["test"]
     assert metrics["accuracy"] > 0.6  # three colours, chance 1/3
     assert 0 <= metrics["agreement"] <= 1
-    assert results["teachers"][0]["metrics"]["test"].keys() == {"accuracy", "NLL", "ECE"}
+    assert results["teachers"][0]["metrics"]["test"].keys() == {"accuracy", "NLL", "ECE", "intervals"}
     for name in ("reliability", "similarity", "attention", "training"):
         assert (tmp_path / "run" / f"{name}.png").stat().st_size > 1000
     names = set(tensors_of(tmp_path / "run" / "student.safetensors"))

@@ -86,12 +86,13 @@ def test_a_student_alone_leaves_a_checkpoint_that_needs_torchvision_alone(alone:
     assert (found["family"], found["teachers"], found["distill_weights"]) == ("torchvision", [], [])
     assert found["checkpoint"] == "student.safetensors"
     assert found["versions"]["pytorch-lightning"]
-    assert len(found["student"]["metrics"]["val"]) == 13  # COCO's twelve, and each class
+    assert len(found["student"]["metrics"]["val"]) == 14  # COCO's twelve, each class, and intervals
     assert set(found["student"]["metrics"]["val"]["per_class"]) == set(NAMES)
     assert found["student"]["gflops"] > 0
     assert [set(row) & {f"train/{name}" for name in OWN} for row in found["history"]] == [{f"train/{o}" for o in OWN}] * 2
     assert {path.name for path in alone.iterdir()} == {
-        "config.yaml", "detections.png", "lightning", "results.json", "student.safetensors", "training.png",
+        "config.yaml", "curves.json", "detections.png", "lightning", "pictures", "results.json", "student.safetensors",
+        "training.png",
     }  # fmt: skip
     plain = plain_detector()
     plain.load_state_dict(tensors(alone))
