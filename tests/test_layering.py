@@ -130,7 +130,7 @@ ALLOWED = {
         "teachers",
         "types",
     },
-    "report": {"data", "evaluation", "files", "processes"},
+    "report": {"data", "errors", "evaluation", "files", "processes"},
     "ultralytics": {"adapters", "balance", "config", "distiller", "engines", "errors", "inherit", "teachers"},
 }
 

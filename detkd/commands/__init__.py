@@ -13,5 +13,6 @@ COMMANDS = {
     "evaluate": "measure a checkpoint on a split of a data set",
     "compare": "train the same student by several recipes, and say with intervals what each gained",
     "cache-teacher": "make the cache that runs read instead of running the teacher",
+    "report": "write the HTML report of a run or a comparison anew",
     "make-synthetic": "draw the built-in data set",
 }

@@ -23,6 +23,7 @@ from detkd.errors import ConfigError, DetkdError
 from detkd.evaluation.paired import paired_difference
 from detkd.files import write_json, write_text
 from detkd.report.comparison import comparison_markdown, comparison_table
+from detkd.report.html.report import write_report
 from detkd.report.reporter import SILENT, reporter, reporting
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def run_comparison(comparison: Comparison, *, jobs: int = 1) -> Path:
         jobs: Runs at the same time; times of runs that share a processor compare less well.
 
     Returns:
-        The comparison's folder: ``comparison.json``, ``comparison.md``, and the runs' own folders.
+        The comparison's folder: ``comparison.json``, ``comparison.md``, ``report.html``, and the runs' own folders.
 
     Raises:
         DetkdError: If the data of a run is faulty, or its student, teachers and terms do not fit; nothing was started then.
@@ -138,6 +139,7 @@ def run_comparison(comparison: Comparison, *, jobs: int = 1) -> Path:
     report = summarise(comparison)
     write_json(comparison.folder / "comparison.json", report)
     write_text(comparison.folder / "comparison.md", comparison_markdown(report))
+    write_report(comparison.folder)
     record = {"event": "result", "folder": str(comparison.folder), **report}
     reporter().result(record, comparison_table(report), str(comparison.folder))
     return comparison.folder

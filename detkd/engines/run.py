@@ -27,6 +27,8 @@ from detkd.inherit import select_weights
 from detkd.memory import keep_freed_memory
 from detkd.processes import is_first_process
 from detkd.report.console import results_table
+from detkd.report.html.report import FILE as REPORT
+from detkd.report.html.report import write_report
 from detkd.report.loggers import missing_loggers
 from detkd.report.plots import plot_training
 from detkd.report.reporter import reporter
@@ -54,8 +56,8 @@ def run_config(config: RunConfig, *, resume: bool = False) -> Path:
         resume: Go on from the last epoch of a run that was cut short, with the same configuration.
 
     Returns:
-        The run folder: ``config.yaml``, ``results.json``, the student's checkpoint and its engine's folder, see
-        docs/run_folder.md.
+        The run folder: ``config.yaml``, ``results.json``, ``report.html``, the student's checkpoint and its engine's
+        folder, see docs/run_folder.md.
 
     Raises:
         DetkdError: If the configuration, the data or the weights do not fit.
@@ -101,10 +103,11 @@ def run_config(config: RunConfig, *, resume: bool = False) -> Path:
     }
     plot_training(trained.history, folder / "training.png", config.name, task.WATCHED)
     write_json(folder / "results.json", results)
+    write_report(folder)
     reporter().result(
         {"event": "result", "folder": str(folder), "student": results["student"], "teachers": results["teachers"]},
         results_table([(role, report[role]) for role in (*roles, "student")], config.evaluate[-1], task.METRICS),
-        *(str(folder / name) for name in (family.checkpoint, "results.json", "training.png", task.PICTURES)),
+        *(str(folder / name) for name in (family.checkpoint, "results.json", "training.png", task.PICTURES, REPORT)),
     )
     return folder
 

@@ -11,7 +11,7 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from detkd.evaluation.bootstrap import average_precision, found_of_classes
+from detkd.evaluation.bootstrap import average_precision, bias_corrected, found_of_classes
 from detkd.evaluation.classification import accuracy_interval
 from detkd.evaluation.coco import evaluate_coco
 
@@ -93,6 +93,15 @@ def test_intervals_hold_the_metric_and_shrink_to_it_on_equal_pictures() -> None:
     truth["annotations"][1]["iscrowd"] = 0
     low, high = (evaluate_coco(truth, found, resamples=20).intervals or {})["AP"]
     assert low == pytest.approx(high)
+
+
+def test_an_estimate_below_what_is_drawn_lowers_its_interval() -> None:
+    drawn = np.arange(1, 1001) / 1000
+    assert bias_corrected(0.5005, drawn) == pytest.approx((0.026, 0.976), abs=1e-3)  # the median: 2.5 % and 97.5 %
+    # A quarter lies below: z = -.6745, so the ends are the quantiles of 2 z -+ 1.96, of -3.309 and of .611.
+    assert bias_corrected(0.2505, drawn) == pytest.approx((0.0015, 0.7296), abs=1e-3)
+    assert bias_corrected(0.3, np.full(20, 0.3)) == pytest.approx((0.3, 0.3))
+    assert np.isnan(bias_corrected(float("nan"), drawn)).all()
 
 
 def test_intervals_are_the_same_every_time_and_only_there_when_asked_for() -> None:
