@@ -54,8 +54,9 @@ def number(value: object, digits: int = 3) -> str:
 
 
 def signed(value: object, digits: int = 3) -> str:
-    """The same of a difference."""
-    return number(value, digits) if not isinstance(value, int | float) or value < 0 else f"+{number(value, digits)}"
+    """The same of a difference, with its sign."""
+    words = number(value, digits)
+    return words if words == NONE else words.replace("-", "−") if words.startswith("-") else f"+{words}"
 
 
 def count(value: float) -> str:

@@ -1,0 +1,26 @@
+"""The report written by hand."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.report.html.folders import write_comparison, write_results
+from tests.tools.calling import call, refuse
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+
+def test_reports_of_several_folders_are_written_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_results(tmp_path / "run")
+    write_comparison(tmp_path / "table", runs=False)
+    assert call("report", tmp_path / "run", tmp_path / "table") == 0
+    written = [tmp_path / name / "report.html" for name in ("run", "table")]
+    assert capsys.readouterr().out.split() == list(map(str, written))
+    assert all(path.read_text().startswith("<!doctype html>") for path in written)
+
+
+def test_a_folder_of_neither_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    refuse(capsys, "Finish the run", "report", tmp_path)
