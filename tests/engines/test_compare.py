@@ -141,6 +141,9 @@ def test_it_runs_what_is_missing_and_nothing_twice(
     assert {"pkd", "box_loss"} <= set(report["recipes"]["pkd"]["final_terms"])
     assert "dis_loss" in report["recipes"]["native"]["final_terms"]
     assert report["recipes"]["alone"]["peak_memory_mib"] > 100
+    page = (folder / "report.html").read_text()
+    assert 'data-role="alone"' in page  # the pictures of its runs
+    assert 'data-role="native"' in page
 
     monkeypatch.setattr(compare, "_run_apart", lambda _: pytest.fail("a finished run was made again"))
     compare.run_comparison(plan(tmp_path, seeds=[3]))

@@ -91,8 +91,8 @@ def test_a_student_alone_leaves_a_checkpoint_that_needs_torchvision_alone(alone:
     assert found["student"]["gflops"] > 0
     assert [set(row) & {f"train/{name}" for name in OWN} for row in found["history"]] == [{f"train/{o}" for o in OWN}] * 2
     assert {path.name for path in alone.iterdir()} == {
-        "config.yaml", "curves.json", "detections.png", "lightning", "pictures", "results.json", "student.safetensors",
-        "training.png",
+        "config.yaml", "curves.json", "detections.png", "lightning", "pictures", "report.html", "results.json",
+        "student.safetensors", "training.png",
     }  # fmt: skip
     plain = plain_detector()
     plain.load_state_dict(tensors(alone))

@@ -83,8 +83,8 @@ def test_a_student_alone_leaves_a_checkpoint_that_loads_in_plain_pytorch(alone: 
         assert {name.removeprefix("train/") for name in row if name.startswith("train/")} == OWN
         assert {"metrics/AP", "metrics/mIoU", "metrics/Dice"} <= set(row)
     assert {path.name for path in alone.iterdir()} == {
-        "config.yaml", "curves.json", "lightning", "pictures", "results.json", "segments.png", "student.safetensors",
-        "training.png",
+        "config.yaml", "curves.json", "lightning", "pictures", "report.html", "results.json", "segments.png",
+        "student.safetensors", "training.png",
     }  # fmt: skip
     with Image.open(alone / "segments.png") as picture:
         assert min(picture.size) > 100

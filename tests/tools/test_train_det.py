@@ -144,8 +144,8 @@ def test_two_processes_make_one_run_together(write: Callable[..., Path], rcnn_te
     folder = tmp_path / "runs" / "run"
     together = json.loads((folder / "results.json").read_text())
     assert sorted(path.name for path in folder.iterdir()) == [
-        "config.yaml", "curves.json", "detections.png", "lightning", "pictures", "results.json", "student.safetensors",
-        "training.png",
+        "config.yaml", "curves.json", "detections.png", "lightning", "pictures", "report.html", "results.json",
+        "student.safetensors", "training.png",
     ]  # fmt: skip
     assert call("train_det", "--config", config, "name=one") == 0
     alone = json.loads((tmp_path / "runs" / "one" / "results.json").read_text())
