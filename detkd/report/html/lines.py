@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 WIDTH, HEIGHT = 360, 220
-LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 38
+LEFT, RIGHT, TOP, BOTTOM = 58, 10, 10, 38
+EPOCH = "epoch"  # an axis of whole numbers
 SPOTS = 60  # of a curve at most say their value when the pointer rests on them
 
 Range = tuple[float, float]
@@ -116,7 +117,7 @@ def axes(across: Scale, upwards: Scale, x: str, y: str) -> Markup:
         parts.append(element("line", x1=across.start, y1=at, x2=across.end, y2=at, class_="grid"))
         parts.append(text(ticked(value), across.start - 6, at + 3.5, "end"))
     floor = upwards.start
-    for value in across.ticks(5):
+    for value in across.ticks(5, whole=x == EPOCH):
         at = across(value)
         parts.append(element("line", x1=at, y1=floor, x2=at, y2=floor + 4, class_="axis"))
         parts.append(text(ticked(value), at, floor + 16))
@@ -124,7 +125,7 @@ def axes(across: Scale, upwards: Scale, x: str, y: str) -> Markup:
     parts += [
         element("line", x1=across.start, y1=floor, x2=across.end, y2=floor, class_="axis"),
         text(x, (across.start + across.end) / 2, HEIGHT - 5, class_="name"),
-        text(y, 11, middle, class_="name", transform=f"rotate(-90 11 {middle:.1f})"),
+        text(y, 10, middle, class_="name", transform=f"rotate(-90 10 {middle:.1f})"),
     ]
     return Markup("").join(parts)
 

@@ -82,7 +82,7 @@ def interval_chart(models: Sequence[Model], split: str, metrics: Sequence[str]) 
 
 
 def class_chart(models: Sequence[Model], tables: Mapping[str, Mapping[str, float | None]], metric: str) -> Markup | None:
-    """A metric of each class and model; None where no class is known.
+    """A metric of each class and model; None where there are not several classes, which would say nothing new.
 
     Args:
         models: The models.
@@ -98,7 +98,7 @@ def class_chart(models: Sequence[Model], tables: Mapping[str, Mapping[str, float
             if value is not None:
                 marks.append(Mark(value, model.style, f"{name}, {model.name}: {value:.3f}"))
         rows.append(Row(name, marks))
-    return row_chart(rows, label=f"{metric} of each class", x=metric, x_range=(0, 1)) if rows else None
+    return row_chart(rows, label=f"{metric} of each class", x=metric, x_range=(0, 1)) if len(rows) > 1 else None
 
 
 def per_class(section: Mapping[str, Any], metric: str) -> dict[str, float | None]:

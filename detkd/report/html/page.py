@@ -64,6 +64,11 @@ def count(value: float) -> str:
     return f"{value / 1e6:.2f} M" if value >= 1e5 else f"{value / 1e3:.1f} k"
 
 
+def share(value: float) -> str:
+    """A share in percent, to two digits at least where it is small."""
+    return f"{value:.0%}" if value >= 0.1 else f"{value:.1%}"
+
+
 def duration(seconds: float) -> str:
     """A length of time in its two largest units."""
     minutes, rest = divmod(round(seconds), 60)
@@ -75,11 +80,10 @@ def duration(seconds: float) -> str:
 
 def command_line(words: Sequence[str]) -> str:
     """What was typed, from ``sys.argv``: a script is run by Python, an installed command by its name."""
-    first, rest = words[0], words[1:]
-    start = ["python", first] if first.endswith(".py") else [Path(first).name]
-    if Path(first).name == "__main__.py":
-        start = ["python", "-m", "detkd"]
-    return shlex.join([*start, *rest])
+    first, rest = Path(words[0]), words[1:]
+    if first.name == "__main__.py":
+        return shlex.join(["python", "-m", first.parent.name, *rest])
+    return shlex.join([*(["python", words[0]] if first.suffix == ".py" else [first.name]), *rest])
 
 
 def mean(values: Sequence[float | None]) -> float | None:

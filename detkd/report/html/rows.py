@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 WIDTH, ROW = 360, 24
-LEFT, RIGHT, TOP, BOTTOM = 112, 14, 8, 38
+LEFT, RIGHT, TOP, BOTTOM = 124, 14, 8, 38
 SIZE = 4.5  # pixels from the middle of a mark to its rim
 CELL = 46
 HALF = 0.55  # share of the full colour from which letters on it are light

@@ -17,7 +17,7 @@ from detkd.report.html.models import (
     reliability_charts,
     results_rows,
 )
-from detkd.report.html.page import number, render
+from detkd.report.html.page import number, render, share
 from detkd.report.html.rows import heat_map
 from detkd.report.html.training import training_charts
 
@@ -86,7 +86,7 @@ def _headline(models: list[Model], split: str, task: str) -> list[tuple[str, str
         figures.append((f"{MEANINGS[task]} of the {'best ' if len(models) > 2 else ''}teacher", number(reached), ""))
         for name, key in (("size", "parameters"), ("CPU time", "cpu_ms")):
             if teacher[key]:
-                figures.append((f"{name} of the student", f"{student[key] / teacher[key]:.0%}", "of the teacher's"))
+                figures.append((f"{name} of the student", share(student[key] / teacher[key]), "of the teacher's"))
     return figures
 
 

@@ -11,7 +11,7 @@ from markupsafe import Markup, escape
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-LETTER = 6.2  # pixels of a letter's mean width, at the size in which plots are written
+LETTER = 6.8  # pixels of a letter's mean width, at the size in which rows are named
 
 
 def element(name: str, *children: str, **attributes: object) -> Markup:
@@ -53,9 +53,10 @@ class Scale:
         """The pixel of a value."""
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
 
-    def ticks(self, count: int = 5) -> list[float]:
-        """Round values, about as many as asked for."""
+    def ticks(self, count: int = 5, *, whole: bool = False) -> list[float]:
+        """Round values, about as many as asked for; whole numbers if wanted."""
         step = _round_step((self.high - self.low) / count)
+        step = max(round(step), 1) if whole else step
         first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
         return [number * step for number in range(first, last + 1)]
 

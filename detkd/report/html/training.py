@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from detkd.report.html.lines import Curve, line_chart
+from detkd.report.html.lines import EPOCH, Curve, line_chart
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -48,11 +48,11 @@ def validation_chart(histories: Mapping[str, tuple[str, list[History]]], task: s
     ]
     if not curves:
         return None
-    return f"validation {name}", line_chart(curves, label=f"validation {name} over epochs", x="epoch", y=name)
+    return f"validation {name}", line_chart(curves, label=f"validation {name} over epochs", x=EPOCH, y=name)
 
 
 def _chart(history: History, key: str, name: str, style: str) -> Markup:
-    return line_chart([Curve(name, style, _points(history, key))], label=f"{name} over epochs", x="epoch", y=name)
+    return line_chart([Curve(name, style, _points(history, key))], label=f"{name} over epochs", x=EPOCH, y=name)
 
 
 def _points(history: History, key: str) -> list[tuple[float, float]]:

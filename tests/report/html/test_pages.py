@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import pytest
 
 from detkd.errors import DataError
-from detkd.report.html.page import command_line, count, duration, number, signed
+from detkd.report.html.page import command_line, count, duration, number, share, signed
 from detkd.report.html.report import write_report
 from tests.report.html.folders import HOSTILE, QUOTED, write_classifier, write_comparison, write_results, write_run
 
@@ -138,6 +138,7 @@ def test_numbers_are_written_for_readers() -> None:
     assert [number(0.12345), number(None), number(float("nan")), number(2, 1)] == ["0.123", "–", "–", "2.0"]
     assert [signed(0.01), signed(-0.01), signed(None)] == ["+0.010", "−0.010", "–"]
     assert [count(324_409), count(30_918), count(14_328_354)] == ["0.32 M", "30.9 k", "14.33 M"]
+    assert [share(0.13), share(0.00215)] == ["13%", "0.2%"]
     assert [duration(7.4), duration(75), duration(7300)] == ["7 s", "1 min 15 s", "2 h 1 min"]
 
 

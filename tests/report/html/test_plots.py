@@ -18,6 +18,8 @@ def test_ticks_are_round_and_within_the_scale() -> None:
     assert Scale(0, 1, 0, 100).ticks(5) == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1])
     assert Scale(0.47, 0.58, 0, 100).ticks(4) == pytest.approx([0.5, 0.55])
     assert Scale(-0.064, 0.11, 0, 100).ticks(4) == pytest.approx([-0.05, 0, 0.05, 0.1])
+    assert Scale(1, 2, 0, 100).ticks(5, whole=True) == [1, 2]
+    assert Scale(1, 12, 0, 100).ticks(5, whole=True) == [2, 4, 6, 8, 10, 12]
     assert [ticked(value) for value in (0.0, 0.1 + 0.2, 1500.0, 2e-5)] == ["0", "0.3", "1500", "2e-05"]
 
 
@@ -75,7 +77,7 @@ def test_a_heat_map_has_a_cell_for_each_pair_darker_where_it_is_more() -> None:
 
 def test_words_of_an_element_are_escaped_and_elements_are_not() -> None:
     assert element("g", element("title", "<b>"), class_='"x"') == ('<g class="&#34;x&#34;"><title>&lt;b&gt;</title></g>')
-    assert shortened("a long name of a class", 60) == "a long n…"
+    assert shortened("a long name of a class", 60) == "a long …"
 
 
 def test_a_training_has_a_plot_for_each_term_and_the_metric_first() -> None:
