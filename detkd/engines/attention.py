@@ -92,11 +92,16 @@ def _spread(pairs: list[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def _activity(judged: Judged, pixels: npt.NDArray[np.uint8]) -> list[Tensor]:
-    """The attention map of each level, cut to where the picture is."""
+    """The attention map of each level, cut to where the picture is.
+
+    It is scaled to the model's input, as in training, on a square that all levels divide: ultralytics rounds sizes up, too.
+    """
+    coarsest = max(make_any_adapter(judged.model).strides)
+    side = -(-judged.imgsz // coarsest) * coarsest
     picture = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 255
     times = judged.imgsz / max(pixels.shape[:2])
-    height, width = (max(1, round(side * times)) for side in pixels.shape[:2])
+    height, width = (max(1, round(length * times)) for length in pixels.shape[:2])
     scaled = F.interpolate(picture, (height, width), mode="bilinear", antialias=times < 1)
-    square = F.pad(scaled, (0, judged.imgsz - width, 0, judged.imgsz - height), value=PADDING)
+    square = F.pad(scaled, (0, side - width, 0, side - height), value=PADDING)
     maps = [feature[0].float().square().mean(0) for feature in features_of(judged.model, square)]
-    return [one[: -(-len(one) * height // judged.imgsz), : -(-one.shape[1] * width // judged.imgsz)] for one in maps]
+    return [one[: -(-len(one) * height // side), : -(-one.shape[1] * width // side)] for one in maps]
