@@ -71,8 +71,8 @@ def test_a_teacher_and_its_student_are_trained_and_a_finished_run_is_kept(
     assert set(results["student"]["metrics"]["test"]["per_class"]) == set(CLASSES)
     teacher = json.loads((tmp_path / "runs" / "teacher" / "results.json").read_text())
     assert results["teachers"][0]["metrics"] == teacher["student"]["metrics"]
-    assert [line.split("/")[-1] for line in printed.splitlines()[-4:]] == [
-        "student.safetensors", "results.json", "training.png", "segments.png",
+    assert [line.split("/")[-1] for line in printed.splitlines()[-5:]] == [
+        "student.safetensors", "results.json", "training.png", "segments.png", "report.html",
     ]  # fmt: skip
     assert call("train_seg", *given) == 2
     assert "holds a finished one" in capsys.readouterr().err
