@@ -9,6 +9,8 @@ import pytest
 import torch
 from hypothesis import settings
 
+from tests.browser import browser  # noqa: F401 - a fixture
+
 # The same examples on every run: a red test then means that the code has changed.
 settings.register_profile("detkd", derandomize=True)
 settings.load_profile("detkd")

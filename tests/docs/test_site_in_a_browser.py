@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.browser import MARKS, PHONE, watch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -14,24 +14,7 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import Browser, Page
 
-CHROMIUM = os.environ.get("DETKD_CHROMIUM") or shutil.which("chromium")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
-PHONE = 390  # pixels
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: install Debian's, or name one in DETKD_CHROMIUM"),
-]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        own = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield own
-        own.close()
+pytestmark = MARKS
 
 
 @pytest.fixture
@@ -39,9 +22,7 @@ def page(browser: Browser) -> Iterator[Page]:
     """A page of a phone's width; the test fails if it says an error, or asks for anything that is not on the disk."""
     faults: list[str] = []
     opened = browser.new_page(viewport={"width": PHONE, "height": 800})
-    opened.on("console", lambda message: faults.append(f"{message.type}: {message.text}"))
-    opened.on("pageerror", lambda error: faults.append(str(error)))
-    opened.on("request", lambda request: None if request.url.startswith(("file:", "data:")) else faults.append(request.url))
+    watch(opened, faults)
     yield opened
     opened.close()
     assert faults == []

@@ -109,7 +109,7 @@ def test_a_student_trains_from_the_cache_of_its_teacher(
     given = {"weights": str(shapes_teacher), "cache": str(tmp_path / "cache"), "views": 1}
     config = write(distill={"teacher": given}, evaluate=["val"])
     assert call("train_seg", "--config", config) == 2
-    assert "Make it with tools/cache_teacher.py" in capsys.readouterr().err
+    assert "Make it with detkd cache-teacher" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
     assert call("cache_teacher", "--config", config) == 0
     assert "4 images x (1 full) views" in capsys.readouterr().out

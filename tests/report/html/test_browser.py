@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from detkd.report.html.report import write_report
+from tests.browser import MARKS, PHONE, watch
 from tests.report.html.folders import write_classifier, write_comparison, write_run
 
 if TYPE_CHECKING:
@@ -17,33 +16,7 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import Browser, Page
 
-CHROMIUM = os.environ.get("DETKD_CHROMIUM") or shutil.which("chromium")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-PHONE = 390  # pixels
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: install Debian's, or name one in DETKD_CHROMIUM"),
-]
-
-Open = "Callable[..., Page]"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        own = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield own
-        own.close()
+pytestmark = MARKS
 
 
 @pytest.fixture(scope="module")
@@ -63,11 +36,7 @@ def open_page(browser: Browser, pages: dict[str, Path]) -> Iterator[Callable[...
         context = browser.new_context(viewport={"width": width, "height": 800}, **how)
         contexts.append(context)
         page = context.new_page()
-        page.on("console", lambda message: faults.append(f"{message.type}: {message.text}"))
-        page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on(
-            "request", lambda request: None if request.url.startswith(("file:", "data:")) else faults.append(request.url)
-        )
+        watch(page, faults)
         page.goto(pages[name].as_uri())
         return page
 
