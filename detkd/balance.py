@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-BalanceName = Literal["none", "gradient_ratio", "uncertainty"]
+BalanceName = Literal["none", "gradient_ratio", "uncertainty", "meta"]
 
 STEADY = 0.2  # share of its average by which a proportion of gradients may be off; batches differ by .1 to .3
 
@@ -27,6 +27,14 @@ class Balance(nn.Module):
             features: Student activations that the task loss and the terms depend on.
         """
         raise NotImplementedError
+
+    def look_ahead(self, held_out: Callable[[], Tensor]) -> None:
+        """Look at samples that the student does not train on, before it runs on the batch of a step.
+
+        Args:
+            held_out: Runs the student on a batch of them and returns its task loss, a scalar with gradient.
+        """
+        del held_out
 
     def penalty(self, name: str) -> Tensor | float:
         """What a term's weight adds to the loss by itself."""

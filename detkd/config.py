@@ -27,6 +27,7 @@ from detkd.terms import Term
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+NOT_AHEAD = "ultralytics' trainer sets no training samples apart to look ahead on"
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
@@ -68,6 +69,9 @@ class DistillConfig(_Strict):
         description="loss name to its weight, schedule and arguments; null leaves the loss out",
     )
     balance: BalanceName = Field("gradient_ratio", description="how weights are held against the task loss")
+    held_out: float = Field(
+        0.05, gt=0, le=0.5, description="share of the training samples that the balance `meta` sets apart"
+    )
     inherit: bool = Field(False, description="whether the student starts from a selection of the first teacher's weights")
 
     @model_validator(mode="after")
@@ -174,6 +178,8 @@ class DetectionConfig(RunConfig):
         averaged = self.distill is not None and any(teacher.ema is not None for teacher in self.distill.all_teachers)
         if self.family == "yolo" and averaged:
             raise ValueError("expected no teacher with `ema` for a YOLO student, which ultralytics trains")
+        if self.family == "yolo" and self.distill is not None and self.distill.balance == "meta":
+            raise ValueError(f"expected another `distill.balance` than meta for a YOLO student: {NOT_AHEAD}")
         foreign = [key for key in _LIGHTNING if getattr(self, key) is not None] if self.family == "yolo" else []
         if foreign:
             raise ValueError(

@@ -9,14 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from detkd.balance import Balance, BalanceName, FixedWeights, GradientRatio, Uncertainty
+from detkd.distances import Distances
 from detkd.errors import AdapterError
 from detkd.kinds import make_terms
 from detkd.losses import LOSSES
+from detkd.meta_balance import Meta
 from detkd.modes import evaluating
 from detkd.teachers.ensemble import EnsembleName, confidence_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from detkd.adapters.base import Adapter
     from detkd.teachers.base import Teacher
@@ -54,7 +56,7 @@ class Distiller(nn.Module):
         teachers: One teacher or several, of any architectures. Each has aligners of its own.
         terms: The losses, see :class:`detkd.terms.Term`.
         balance: ``none`` uses weights as they are, ``gradient_ratio`` holds gradients in proportion, ``uncertainty`` learns
-            them, see :mod:`detkd.balance`.
+            them, see :mod:`detkd.balance`; ``meta`` learns them on held-out samples, see :mod:`detkd.meta_balance`.
         ensemble: ``mean`` weighs the teachers by `weights`, ``ca_mkd`` by their confidence on each image, see
             :func:`detkd.teachers.ensemble.confidence_weights`.
         weights: Weight of each teacher under ``mean``; equal if None. They are divided by their sum.
@@ -80,7 +82,8 @@ class Distiller(nn.Module):
         super().__init__()
         self._student, self._teachers, self._terms = student, tuple(teachers), tuple(terms)
         self.teacher_terms = nn.ModuleList(make_terms(student, teacher, terms) for teacher in teachers)
-        self.balance = _make_balance(balance, terms)
+        self.balance = _make_balance(balance, terms, student)
+        self.distances = Distances({term.name: term.schedule.distance for term in terms if term.schedule.distance > 0})
         self._ensemble = ensemble
         given = torch.ones(len(teachers)) if weights is None else torch.tensor(weights)
         self._weights = (given / given.sum()).tolist()
@@ -122,6 +125,15 @@ class Distiller(nn.Module):
         finally:
             self.detach()
 
+    def look_ahead(self, held_out: Callable[[], Tensor]) -> None:
+        """Let the balance look at samples that the student does not train on; call it before the student's forward pass.
+
+        Args:
+            held_out: See :meth:`detkd.balance.Balance.look_ahead`.
+        """
+        if any(term.schedule.factor(self.epoch, self.epochs) > 0 for term in self._terms):
+            self.balance.look_ahead(held_out)
+
     def forward(
         self, images: Tensor, targets: Labels, task_loss: Tensor, views: Sequence[Any] | None = None
     ) -> Distillation:
@@ -143,8 +155,10 @@ class Distiller(nn.Module):
         outputs = self._run_teachers(images, views)
         with torch.autocast(images.device.type, enabled=False):
             terms, features = self._compute(active, images, targets, outputs)
-            weights = {name: factors[name] * weight for name, weight in self.balance(task_loss, terms, features).items()}
-            parts = [weights[name] * value + factors[name] * self.balance.penalty(name) for name, value in terms.items()]
+            near = self.distances(terms)
+            shares = {name: factors[name] * near.get(name, 1.0) for name in terms}
+            weights = {name: shares[name] * weight for name, weight in self.balance(task_loss, terms, features).items()}
+            parts = [weights[name] * value + shares[name] * self.balance.penalty(name) for name, value in terms.items()]
         return Distillation(
             loss=torch.stack(parts).sum(),
             terms={name: terms[name].detach() if name in terms else nothing for name in factors},
@@ -198,10 +212,12 @@ class Distiller(nn.Module):
             raise AdapterError("Expected two teachers or more for the ensemble `ca_mkd`, but got one. Use `mean`.")
 
 
-def _make_balance(name: BalanceName, terms: Sequence[Term]) -> Balance:
-    if name == "gradient_ratio":
+def _make_balance(name: BalanceName, terms: Sequence[Term], student: Adapter) -> Balance:
+    if name in {"gradient_ratio", "meta"}:
         share = TOTAL_SHARE / max(len(terms), 1)
-        return GradientRatio({term.name: share if term.weight is None else term.weight for term in terms})
+        shares = {term.name: share if term.weight is None else term.weight for term in terms}
+        trained = [parameter for parameter in student.model.parameters() if parameter.requires_grad]
+        return Meta(shares, trained) if name == "meta" else GradientRatio(shares)
     weights = {term.name: default_weight(term.name) if term.weight is None else term.weight for term in terms}
     return Uncertainty(weights) if name == "uncertainty" else FixedWeights(weights)
 

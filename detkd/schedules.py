@@ -13,7 +13,7 @@ DecayName = Literal["none", "linear", "cosine"]
 
 @dataclass(frozen=True)
 class Schedule:
-    """A factor from 0 to 1 by which a term's weight is multiplied, over the epochs of a run.
+    """A factor from 0 to 1 by which a term's weight is multiplied, over the epochs of a run, and as the student learns.
 
     It rises linearly over the first `warmup` epochs, then stays at 1 or falls to `end` at the end of the run, and is 0
     from epoch `stop` on: a term that has stopped is not computed any more, and a teacher that no term needs does not run.
@@ -23,23 +23,28 @@ class Schedule:
         decay: How the factor falls behind the rise: not at all, linearly, or by half a cosine.
         end: The factor that a decay arrives at.
         stop: Epoch (or fraction of one) from which on the factor is 0; None never stops.
+        distance: Power to which the term's value, as a share of its value at the start, multiplies that factor, so that a
+            term fades as the student nears the teacher; 0 looks at the epochs alone; see
+            :class:`detkd.distances.Distances`.
     """
 
     warmup: float = 0.0
     decay: DecayName = "none"
     end: float = 0.0
     stop: float | None = None
+    distance: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse what no run can follow."""
-        if self.warmup < 0 or not 0 <= self.end <= 1 or (self.stop is not None and self.stop <= self.warmup):
+        stops_early = self.stop is not None and self.stop <= self.warmup
+        if self.warmup < 0 or not 0 <= self.end <= 1 or stops_early or self.distance < 0:
             raise ArgumentError(
-                "Expected a schedule with warmup >= 0, 0 <= end <= 1 and stop > warmup, but got "
-                f"warmup={self.warmup}, end={self.end}, stop={self.stop}."
+                "Expected a schedule with warmup >= 0, 0 <= end <= 1, stop > warmup and distance >= 0, but got "
+                f"warmup={self.warmup}, end={self.end}, stop={self.stop}, distance={self.distance}."
             )
 
     def factor(self, epoch: float, epochs: float) -> float:
-        """Return the factor at a time.
+        """Return the factor at a time, whatever the distance.
 
         Args:
             epoch: Epochs that have passed, with the fraction of the current one.

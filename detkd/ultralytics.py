@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from detkd.adapters.ultralytics import import_ultralytics
-from detkd.config import parse_distillation
+from detkd.config import NOT_AHEAD, parse_distillation
 from detkd.engines.caching import make_caches
 from detkd.engines.distillation import build_distiller
 from detkd.engines.distilling.ultralytics import distilling
@@ -78,6 +78,8 @@ def distill_trainer(
     """
     if task not in TASKS:
         raise ConfigError(f"task: expected one of {TASKS}, but got {task!r}.")
+    if balance == "meta":
+        raise ConfigError(f"balance: expected another one than meta: {NOT_AHEAD}.")
     config = _parse(teacher, terms, balance=balance, ensemble=ensemble, inherit=inherit)
     import_ultralytics()
     from ultralytics.models.yolo.detect import DetectionTrainer

@@ -27,7 +27,7 @@ def test_a_decay_stays_at_its_end_beyond_the_run() -> None:
     assert Schedule(decay="cosine", end=0.1).factor(12, 10) == pytest.approx(0.1)
 
 
-@pytest.mark.parametrize("given", [{"warmup": -1}, {"end": 1.5}, {"stop": 2, "warmup": 2}])
+@pytest.mark.parametrize("given", [{"warmup": -1}, {"end": 1.5}, {"stop": 2, "warmup": 2}, {"distance": -1}])
 def test_what_no_run_can_follow_is_refused(given: dict[str, float]) -> None:
     with pytest.raises(ArgumentError, match="Expected a schedule"):
         Schedule(**given)

@@ -63,6 +63,10 @@ class ClassificationTraining:
         del dataset
         return np.ones(len(pictures))
 
+    def labelled(self, pictures: Sized) -> npt.NDArray[np.bool_]:
+        """All of them."""
+        return np.ones(len(pictures), bool)
+
     def inputs(self, batch: ClassBatch) -> Tensor:
         """RGB in [0, 1], [B, 3, S, S]."""
         return batch.images.float() / 255

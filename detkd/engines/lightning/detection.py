@@ -56,6 +56,10 @@ class DetectionTraining:
         del dataset
         return np.ones(len(pictures))
 
+    def labelled(self, pictures: Sized) -> npt.NDArray[np.bool_]:
+        """All of them: where nothing is labelled, there is nothing."""
+        return np.ones(len(pictures), bool)
+
     def inputs(self, batch: Batch) -> Tensor:
         """RGB in [0, 1], [B, 3, S, S]."""
         return batch.images.float() / 255

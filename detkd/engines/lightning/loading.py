@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from detkd.data.loading import training_loader
 from detkd.data.sampling import AddressSampler, repeat_factors
+from detkd.engines.lightning.held_out import HeldOut
 from detkd.engines.views.lightning import PictureViews
 
 if TYPE_CHECKING:
@@ -56,8 +57,8 @@ def training_views(
 
 def make_loader(
     task: TrainingTask, config: RunConfig, dataset: Any, student: nn.Module, rank: int, processes: int
-) -> DataLoader[Any]:
-    """One process's share of the batches.
+) -> tuple[DataLoader[Any], HeldOut | None]:
+    """One process's share of the batches, and what is set apart from them for a balance that looks ahead.
 
     Args:
         task: What is trained for.
@@ -72,13 +73,19 @@ def make_loader(
     pictures = task.pictures(config, dataset, student) if views is None else views.pictures
     rare = loading.sampling == "repeat_factor"
     factors = task.repeats(dataset, pictures)
+    factors = factors * repeat_factors(pictures.images, loading.threshold) if rare else factors
+    batch, held_out = config.train.batch // processes, None
+    if config.distill is not None and config.distill.balance == "meta":
+        share, seed = config.distill.held_out, config.train.seed
+        number = None if views is None else views.count
+        held_out = HeldOut(task, pictures, share, batch=batch, seed=seed, views=number, rank=rank)
+        factors = held_out.without(factors)
     sampler = AddressSampler(
-        factors * repeat_factors(pictures.images, loading.threshold) if rare else factors,
+        factors,
         config.train.batch,
         seed=config.train.seed,
         views=None if views is None else views.count,
         rank=rank,
         processes=processes,
     )
-    batch = config.train.batch // processes
-    return training_loader(cast("Dataset[Any]", pictures), sampler, batch, workers(config), task.gather)
+    return training_loader(cast("Dataset[Any]", pictures), sampler, batch, workers(config), task.gather), held_out

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from detkd.engines.lightning.optimizers import make_optimizer, make_schedule
 from detkd.engines.views.lightning import STAGE
 from detkd.engines.weight_log import WeightLog
+from detkd.modes import holding_statistics
 from detkd.seeds import seed_of
 from detkd.teachers.store import View
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 
     from detkd.distiller import Distiller
+    from detkd.engines.lightning.held_out import HeldOut
     from detkd.engines.lightning.task import TrainingTask
     from detkd.lightning_config import OptimConfig
 
@@ -41,6 +43,7 @@ class StudentModule(LightningModule):
         task: What it is trained for: it gives a batch's inputs, and its labels as distillation takes them.
         seed: Seed of everything that is drawn while it trains.
         replayed: Whether the batches' views come from a cache's.
+        held_out: Samples that the balance looks ahead on, if any are set apart.
 
     Attributes:
         weight_log: Weights of the terms.
@@ -55,6 +58,7 @@ class StudentModule(LightningModule):
         *,
         seed: int,
         replayed: bool,
+        held_out: HeldOut | None = None,
     ) -> None:
         super().__init__()
         # A fifth less time for a Faster R-CNN on a CPU, and nothing changes beyond rounding.
@@ -62,6 +66,7 @@ class StudentModule(LightningModule):
         self.distiller = distiller
         self.weight_log = WeightLog()
         self._optim, self._task, self._seed, self._replayed = optim, task, seed, replayed
+        self._held_out = held_out
 
     def on_train_epoch_start(self) -> None:
         """Let every epoch draw from a seed of its own, so that a resumed run draws what an uninterrupted one does."""
@@ -69,13 +74,16 @@ class StudentModule(LightningModule):
 
     def training_step(self, batch: Any, index: int) -> Tensor:
         """The sum of the student's own losses, and what distillation adds to it."""
-        images = self._task.inputs(batch)
-        losses: dict[str, Tensor] = self.student(list(images), batch.targets)
-        total = task = torch.stack([loss.float() for loss in losses.values()]).sum()
-        terms: Mapping[str, Tensor] = {}
         if self.distiller is not None:
             self.distiller.epoch = self.current_epoch + index / float(self.trainer.num_training_batches)
             self.distiller.epochs = float(self.trainer.max_epochs or 1)
+            if self._held_out is not None:
+                self.distiller.look_ahead(self._held_out_loss)
+        images = self._task.inputs(batch)
+        losses = self._losses(batch, images)
+        total = task = _sum(losses)
+        terms: Mapping[str, Tensor] = {}
+        if self.distiller is not None:
             views = [View(STAGE, view, image) for image, view in batch.addresses] if self._replayed else None
             result = self.distiller(images, self._task.targets(batch), task, views)
             self.weight_log.add(result.weights)
@@ -86,6 +94,17 @@ class StudentModule(LightningModule):
         several = self.trainer.world_size > 1
         self.log_dict(values, on_step=False, on_epoch=True, batch_size=len(images), sync_dist=several)
         return total
+
+    def _losses(self, batch: Any, images: Tensor) -> dict[str, Tensor]:
+        losses: dict[str, Tensor] = self.student(list(images), batch.targets)
+        return losses
+
+    def _held_out_loss(self) -> Tensor:
+        """The student's own loss on a held-out batch, of which it keeps nothing."""
+        assert self._held_out is not None
+        batch = self.transfer_batch_to_device(self._held_out.draw(self.global_step), self.device, 0)
+        with holding_statistics(self.student):
+            return _sum(self._losses(batch, self._task.inputs(batch)))
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """The student's parameters and the distiller's in one optimizer."""
@@ -117,6 +136,10 @@ class StudentModule(LightningModule):
             f"{prefix}{name}": value for prefix, part in parts.items() for name, value in part.items()
         }
         self.weight_log.epochs[:] = checkpoint["distill_weights"]
+
+
+def _sum(losses: Mapping[str, Tensor]) -> Tensor:
+    return torch.stack([loss.float() for loss in losses.values()]).sum()
 
 
 def _below(state: Mapping[str, Any], prefix: str) -> dict[str, Any]:

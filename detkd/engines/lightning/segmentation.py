@@ -69,10 +69,14 @@ class SegmentationTraining:
 
     def repeats(self, dataset: SegmentationDataset, pictures: SegmentedPictures) -> npt.NDArray[np.float64]:
         """As often each, but at least half of what is shown has labels."""
-        labelled = np.array([not isinstance(image.masks, Unlabelled) for image in pictures.images])
+        labelled = self.labelled(pictures)
         share = float(np.mean(labelled))
         shown = np.ones(len(labelled)) if share >= HALF else np.where(labelled, HALF / share, (1 - HALF) / (1 - share))
         return shown * len(dataset.images("train")) / len(labelled)
+
+    def labelled(self, pictures: SegmentedPictures) -> npt.NDArray[np.bool_]:
+        """Those of the share whose labels are used."""
+        return np.array([not isinstance(image.masks, Unlabelled) for image in pictures.images])
 
     def inputs(self, batch: PixelBatch) -> Tensor:
         """RGB in [0, 1], [B, 3, S, S]."""

@@ -63,6 +63,9 @@ class TrainingTask(Protocol):
     def repeats(self, dataset: Any, pictures: Any) -> npt.NDArray[np.float64]:
         """How often an epoch shows each picture: their sum is the number of training images in all runs of a data set."""
 
+    def labelled(self, pictures: Any) -> npt.NDArray[np.bool_]:
+        """Which of the training pictures have labels, [N]."""
+
     def inputs(self, batch: Any) -> Tensor:
         """What the student is called with, one after another: RGB in [0, 1], [B, 3, S, S], or token ids, [B, 1, 1, L]."""
 

@@ -98,7 +98,9 @@ class LightningEngine:
 
             optim, _ = sections(config)
             place = trainer.global_rank, trainer.world_size
-            module = StudentModule(student, distiller, optim, self.task, seed=config.train.seed, replayed=replays(config))
+            loader, held_out = make_loader(self.task, config, dataset, student, *place)
+            how: dict[str, Any] = {"seed": config.train.seed, "replayed": replays(config), "held_out": held_out}
+            module = StudentModule(student, distiller, optim, self.task, **how)
             averaging = Averaging(student, optim.ema) if optim.ema is not None else None
             specs = config.distill.all_teachers if config.distill is not None else ()
             pairs = zip(specs, distiller.teachers, strict=True) if distiller is not None and specs else ()
@@ -112,7 +114,6 @@ class LightningEngine:
             watching = Watching(
                 judged, judge, self.task.watched, self.task.save, folder / FOLDER, optim.patience, optim.judge_every
             )
-            loader = make_loader(self.task, config, dataset, student, *place)
             told = self.task.title, self.task.watched
             with following(folder.name, config.train.epochs, *told, loggers_of(config, folder)) as followed:
                 trainer.callbacks += [Distilling(distiller, module.weight_log)] if distiller is not None else []
