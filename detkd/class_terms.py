@@ -181,11 +181,14 @@ def kept_for(student: ClassifierAdapter, teacher: Teacher, terms: Sequence[Term]
     """What a cache must keep of a classifier's teacher; see :func:`detkd.kinds.kept_for`."""
     adapter = _classifier_of(teacher, student)
     inputs = {term.name: loss_inputs(term.name) for term in terms}
-    levels = any(find_class_place(name, student) == "levels" for name in inputs)
+    places = {find_class_place(name, student) for name in inputs}
     return Kept(
         0,
-        levels=tuple(level for _, level in _levels(student, adapter, teacher.scale)) if levels else (),
+        levels=tuple(sorted({level for _, level in _levels(student, adapter, teacher.scale)}))
+        if "levels" in places
+        else (),
         embedding=any("teacher_embedding" in names for names in inputs.values()),
+        attentions=tuple(sorted({layer for _, layer in _layers(student, adapter)})) if "attentions" in places else (),
     )
 
 

@@ -105,6 +105,16 @@ class TeacherConfig(ModelConfig):
     views: int = Field(8, ge=1, description="augmented pictures of each image in a cache")
     anchors: int = Field(512, ge=1, description="anchors of each picture in a cache, those with the best scores")
 
+    compile: bool = Field(
+        False, description="whether torch.compile makes it faster; not for torchvision's detectors, nor for sentences"
+    )
+    prune: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="share of channels that are cut away when it is loaded; of U-Nets and classifiers of pictures",
+    )
+
     ema: float | None = Field(
         None, gt=0, lt=1, description="decay of an average of the student's own weights that teaches it, instead of a model"
     )
@@ -112,7 +122,7 @@ class TeacherConfig(ModelConfig):
 
     @model_validator(mode="after")
     def _average(self) -> TeacherConfig:
-        given = [key for key in ("model", "weights", "cache") if getattr(self, key) is not None]
+        given = [key for key in ("model", "weights", "cache", "prune") if getattr(self, key) is not None]
         if self.ema is not None and (given or self.scale != 1):
             raise ValueError(f"expected no {', '.join(given or ['scale'])} beside `ema`: the student itself is averaged")
         return self

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from detkd.errors import DataError, DetkdError
 from detkd.seeds import seed_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -25,6 +25,21 @@ if TYPE_CHECKING:
 FILES = {"train": "train.tsv", "val": "dev.tsv", "test": "test.tsv"}
 COLUMNS = ("sentence", "label")
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # BERT's; the padding's id is 0
+
+
+class Sentence(NamedTuple):
+    """The token ids of a sentence, and the index of its class."""
+
+    ids: npt.NDArray[np.int64]
+    label: int
+
+    def picture_bytes(self) -> bytes:
+        """The tokens, to take a digest of."""
+        return self.ids.tobytes()
+
+    def label_bytes(self) -> bytes:
+        """The class, to take a digest of."""
+        return str(self.label).encode()
 
 
 @dataclass(frozen=True)
@@ -43,6 +58,14 @@ class Sentences:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def __iter__(self) -> Iterator[Sentence]:
+        return map(Sentence, self.ids, self.labels.tolist())
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest sentence."""
+        return max(map(len, self.ids))
 
     def batch(self, chosen: Sequence[int]) -> Tensor:
         """Some sentences, filled up with 0 to the longest of them, [B, 1, 1, L]."""

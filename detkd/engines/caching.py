@@ -39,13 +39,13 @@ def cache_teachers(config: RunConfig) -> list[Path]:
         raise ConfigError("distill.teacher.cache: expected the folder to make, but got none.")
     dataset = task_of(config).load_data(config, ("train",))
     engine = FAMILIES[config.student.family].engine
-    student, _ = build_model(config.student, dataset.names, role="student", imgsz=config.train.imgsz)
+    tokenizer = getattr(dataset, "tokenizer", None)  # of sentences
+    student, _ = build_model(config.student, dataset.names, role="student", imgsz=config.train.imgsz, tokenizer=tokenizer)
     pictures = engine.training_views(config, dataset, student)
     assert pictures is not None
     device = engine.torch_device(config.train.device)
-    return make_caches(
-        student, dataset.names, config.distill, pictures, device, batch=config.train.batch, imgsz=config.train.imgsz
-    )
+    size = {"batch": config.train.batch, "imgsz": config.train.imgsz}
+    return make_caches(student, dataset.names, config.distill, pictures, device, **size, tokenizer=tokenizer)
 
 
 def make_caches(
@@ -57,6 +57,7 @@ def make_caches(
     *,
     batch: int,
     imgsz: int,
+    tokenizer: str | None = None,
 ) -> list[Path]:
     """Make the cache of every teacher that has one configured.
 
@@ -68,6 +69,7 @@ def make_caches(
         device: Where the teachers run.
         batch: Pictures that they see at a time.
         imgsz: Side of the student's input in pixels.
+        tokenizer: What makes tokens of sentences, as JSON.
 
     Returns:
         The folders.
@@ -76,7 +78,7 @@ def make_caches(
     for spec in config.all_teachers:
         if spec.cache is None:
             continue
-        teacher, origin = build_teacher(spec, names, imgsz)
+        teacher, origin = build_teacher(spec, names, imgsz, tokenizer)
         reporter().note(f"teacher: {origin}")
         _make(cache_source(student, teacher.to(device), spec, config, pictures), spec.cache, batch)
         folders.append(spec.cache)

@@ -74,6 +74,7 @@ def live_teacher(model: nn.Module, spec: TeacherConfig) -> LiveTeacher:
         classes=spec.classes,
         precision=spec.precision,
         mirrored=spec.mirrored,
+        compiled=spec.compile,
     )
 
 

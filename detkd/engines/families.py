@@ -15,6 +15,7 @@ from detkd.engines.lightning.training import LightningEngine
 from detkd.evaluation import torchvision as torchvision_evaluation
 from detkd.evaluation import ultralytics as ultralytics_evaluation
 from detkd.models import classifier_files, torchvision, unet
+from detkd.models.pruning import prune
 from detkd.models.ultralytics import build_yolo
 
 if TYPE_CHECKING:
@@ -169,5 +170,10 @@ def build_model(
 def build_teacher(
     spec: TeacherConfig, class_names: Sequence[str], imgsz: int, tokenizer: str | None = None
 ) -> tuple[nn.Module, str]:
-    """Build a teacher for the size at which it sees a student's pictures of `imgsz` pixels; see :func:`build_model`."""
-    return build_model(spec, class_names, role="teacher", imgsz=round(imgsz * spec.scale), tokenizer=tokenizer)
+    """Build a teacher for the size at which it sees a student's pictures of `imgsz` pixels; see :func:`build_model`.
+
+    Raises:
+        ConfigError: Also if it is to be pruned, and cannot be.
+    """
+    model, origin = build_model(spec, class_names, role="teacher", imgsz=round(imgsz * spec.scale), tokenizer=tokenizer)
+    return (model, origin) if spec.prune is None else (model, f"{origin}; {prune(model, spec.prune)}")

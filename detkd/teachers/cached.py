@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from detkd.errors import CacheError
+from detkd.teachers.packing_classes import cut_to
 from detkd.teachers.pictures import spread
 from detkd.teachers.store import Store
+from detkd.types import ClassifierOutputs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,7 +64,12 @@ class CachedTeacher:
             return self._live.run(images)
         self._frame = self._frame.to(images.device)
         outputs: Outputs = self._frame.unpack(self._read(views, images.device))
-        return outputs
+        # A batch of sentences, [B, 1, 1, L], is filled up to the longest of its own.
+        return (
+            cut_to(images.shape[-1], outputs)
+            if isinstance(outputs, ClassifierOutputs) and images.shape[1] == 1
+            else outputs
+        )
 
     def _read(self, views: Sequence[View], device: torch.device) -> dict[str, Tensor]:
         return {name: tensor.to(device, non_blocking=True) for name, tensor in self._store.read(views).items()}

@@ -14,7 +14,7 @@ from detkd.errors import AdapterError
 from detkd.types import ClassifierOutputs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from torch import Tensor
@@ -37,10 +37,12 @@ class LiveTeacher:
         classes: Teacher's class for a student's class whose name differs, see :class:`detkd.pairing.Pairing`.
         precision: Type that its layers compute in (by autocast); None follows the student's training.
         mirrored: Whether it sees pictures mirrored, another view of them; its feature maps are mirrored back.
+        compiled: Whether its forward pass is compiled by ``torch.compile``, hooks and all, when it first runs.
 
     Raises:
         AdapterError: If it would see something else than classified pictures mirrored: what a detector says of places
-            would have to be mirrored back.
+            would have to be mirrored back. If it is to be compiled, and its forward pass is not one graph of fixed shapes:
+            torchvision's detectors, and classifiers of sentences.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class LiveTeacher:
         classes: Mapping[str, str] | None = None,
         precision: PrecisionName | None = None,
         mirrored: bool = False,
+        compiled: bool = False,
     ) -> None:
         if mirrored and not (isinstance(adapter, ClassifierAdapter) and adapter.tokenizer is None):
             raise AdapterError(
@@ -63,6 +66,10 @@ class LiveTeacher:
         self.classes = classes
         self.precision = precision
         self.mirrored = mirrored
+        self._run: Callable[[Tensor], None] = adapter.run
+        if compiled:
+            _check_compiles(adapter)
+            self._run = torch.compile(adapter.run)
 
     def attach(self) -> None:
         """Install the hooks."""
@@ -80,7 +87,7 @@ class LiveTeacher:
         if self.mirrored:
             images = images.flip(-1)
         with self._autocast(images.device.type):
-            self.adapter.run(images.contiguous(memory_format=torch.channels_last))
+            self._run(images.contiguous(memory_format=torch.channels_last))
         with torch.autocast(images.device.type, enabled=False):  # boxes are decoded exactly
             outputs = self.adapter.take_outputs()
         if self.mirrored and isinstance(outputs, ClassifierOutputs):
@@ -91,3 +98,12 @@ class LiveTeacher:
         if self.precision is None:
             return nullcontext()
         return torch.autocast(device, dtype=getattr(torch, self.precision), enabled=self.precision != "float32")
+
+
+def _check_compiles(adapter: Adapter) -> None:
+    pictures = not isinstance(adapter, ClassifierAdapter) or adapter.tokenizer is None
+    if not pictures or hasattr(adapter.model, "backbone"):  # which torchvision's detectors have
+        raise AdapterError(
+            f"Expected a YOLO, a U-Net or a classifier of pictures as teacher that is compiled, but got "
+            f"{type(adapter.model).__name__}. Leave `compile` out."
+        )

@@ -32,6 +32,7 @@ class Kept:
         levels: Levels whose feature maps are.
         pixels: Whether what a segmenter says at every pixel is; it has none of the above but levels.
         embedding: Whether the embedding of a classifier is; it has none of the above but levels.
+        attentions: Layers of a classifier of sentences whose attention is.
     """
 
     anchors: int
@@ -41,6 +42,7 @@ class Kept:
     levels: tuple[int, ...] = ()
     pixels: bool = False
     embedding: bool = False
+    attentions: tuple[int, ...] = ()
 
     @classmethod
     def needed(cls, names: Collection[str], levels: Sequence[int], anchors: int) -> Kept:
@@ -132,7 +134,7 @@ def unpack(tensors: Mapping[str, Tensor], frame: Frame) -> DetectorOutputs:
     batch = len(next(iter(values.values())))
     dense = tuple(_unpack_head(heads[number], frame) for number in sorted(heads))
     return DetectorOutputs(
-        features=unpack_features(values, frame.features, batch),
+        features=unpack_maps("features", values, frame.features, batch),
         heads=() if frame.kind == "objectness" else dense,
         anchor_points=frame.points,
         prototypes=values.get("prototypes"),
@@ -140,10 +142,10 @@ def unpack(tensors: Mapping[str, Tensor], frame: Frame) -> DetectorOutputs:
     )
 
 
-def unpack_features(values: Mapping[str, Tensor], shapes: Sequence[torch.Size], batch: int) -> tuple[Tensor, ...]:
-    """The feature maps of a batch on all levels; those that were not kept have no values."""
+def unpack_maps(kind: str, values: Mapping[str, Tensor], shapes: Sequence[torch.Size], batch: int) -> tuple[Tensor, ...]:
+    """The tensors of a batch of one kind, such as the feature maps of all levels; those not kept have no values."""
     return tuple(
-        values.get(f"features.{level}", torch.empty(batch, *shape, device="meta")) for level, shape in enumerate(shapes)
+        values.get(f"{kind}.{place}", torch.empty(batch, *shape, device="meta")) for place, shape in enumerate(shapes)
     )
 
 

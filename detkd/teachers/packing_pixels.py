@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from detkd.teachers.packing import half, unpack_features
+from detkd.teachers.packing import half, unpack_maps
 from detkd.types import PixelPredictions, SegmenterOutputs
 
 if TYPE_CHECKING:
@@ -58,6 +58,6 @@ class PixelFrame:
         values = {name: tensor.float() for name, tensor in tensors.items()}
         numbers = [number for number in range(len(self.softmax)) if f"pixels.{number}" in values]
         return SegmenterOutputs(
-            features=unpack_features(values, self.features, len(next(iter(values.values())))),
+            features=unpack_maps("features", values, self.features, len(next(iter(values.values())))),
             heads=tuple(PixelPredictions(values[f"pixels.{number}"], self.softmax[number]) for number in numbers),
         )

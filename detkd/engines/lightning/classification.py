@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
 
+from detkd.adapters.classifier import PADDING
 from detkd.data.augment import make_transforms
 from detkd.data.class_batches import ClassBatch, MovedPictures, TokenizedSentences, batches, collate
 from detkd.engines.classification import WATCHED
@@ -71,6 +73,11 @@ class ClassificationTraining:
         """RGB in [0, 1], [B, 3, S, S]."""
         return batch.images.float() / 255
 
+    def whole_inputs(self, pictures: Any, batch: ClassBatch) -> Tensor:
+        """The same: all pictures are of one size."""
+        del pictures
+        return self.inputs(batch)
+
     def targets(self, batch: ClassBatch) -> ClassTargets:
         """The labels, as distillation takes them."""
         return ClassTargets(batch.targets)
@@ -113,8 +120,6 @@ class TextTraining(ClassificationTraining):
         super().check(config)
         if config.augment:
             raise ConfigError("augment: expected none for sentences; remove it.")
-        if config.distill is not None and config.distill.views is not None:
-            raise ConfigError("distill.teacher.cache: what a teacher says of sentences is not kept; remove it.")
 
     def pictures(self, config: ClassificationConfig, dataset: Any, student: nn.Module | None) -> AddressedPictures:
         """The training sentences."""
@@ -124,3 +129,7 @@ class TextTraining(ClassificationTraining):
     def inputs(self, batch: ClassBatch) -> Tensor:
         """Token ids, [B, 1, 1, L]."""
         return batch.images
+
+    def whole_inputs(self, pictures: TokenizedSentences, batch: ClassBatch) -> Tensor:
+        """Token ids filled up to the longest of all sentences."""
+        return F.pad(batch.images, (0, pictures.images.longest - batch.images.shape[-1]), value=PADDING)

@@ -64,6 +64,11 @@ class DetectionTraining:
         """RGB in [0, 1], [B, 3, S, S]."""
         return batch.images.float() / 255
 
+    def whole_inputs(self, pictures: Any, batch: Batch) -> Tensor:
+        """The same: all pictures are of one size."""
+        del pictures
+        return self.inputs(batch)
+
     def targets(self, batch: Batch) -> Targets:
         """The labels, as distillation takes them."""
         return padded_targets(batch.targets)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from detkd.data.loading import training_loader
@@ -50,9 +51,11 @@ def training_views(
     """The augmented pictures of a run whose teacher is cached; None where no teacher is."""
     if config.distill is None or config.distill.views is None:
         return None
-    count = min(config.distill.views, config.train.epochs)
     pictures = task.pictures(config, dataset, student)
-    return PictureViews(pictures, config.augment or (), count, gather=task.gather, workers=workers(config))
+    # Sentences are shown as they are: they have one view.
+    count = 1 if pictures.augmentation is None else min(config.distill.views, config.train.epochs)
+    inputs = partial(task.whole_inputs, pictures)
+    return PictureViews(pictures, config.augment or (), count, gather=task.gather, inputs=inputs, workers=workers(config))
 
 
 def make_loader(

@@ -82,6 +82,11 @@ class SegmentationTraining:
         """RGB in [0, 1], [B, 3, S, S]."""
         return batch.images.float() / 255
 
+    def whole_inputs(self, pictures: Any, batch: PixelBatch) -> Tensor:
+        """The same: all pictures are of one size."""
+        del pictures
+        return self.inputs(batch)
+
     def targets(self, batch: PixelBatch) -> PixelTargets:
         """The labels, as distillation takes them."""
         return batch.targets

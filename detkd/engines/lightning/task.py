@@ -19,7 +19,7 @@ class AddressedPictures(Protocol):
     Attributes:
         images: What is known of each image: its ``picture_bytes()`` and ``label_bytes()``, and of detectors the ``classes``
             of its objects.
-        augmentation: What is done to them, ``augmentation.square`` saying how they become squares.
+        augmentation: What is done to them, ``augmentation.square`` saying how they become squares; None where nothing is.
     """
 
     images: Any
@@ -68,6 +68,9 @@ class TrainingTask(Protocol):
 
     def inputs(self, batch: Any) -> Tensor:
         """What the student is called with, one after another: RGB in [0, 1], [B, 3, S, S], or token ids, [B, 1, 1, L]."""
+
+    def whole_inputs(self, pictures: Any, batch: Any) -> Tensor:
+        """The same in one shape for all batches of the training pictures, as a cache of a teacher's outputs needs it."""
 
     def targets(self, batch: Any) -> Any:
         """The labels, as distillation takes them."""

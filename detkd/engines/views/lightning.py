@@ -32,6 +32,7 @@ class PictureViews:
         steps: The augmentation's steps.
         count: Number of views of an image.
         gather: Makes a batch of batches of one picture.
+        inputs: Makes of a batch what a model is called with, of one shape in all batches.
         workers: Processes that compose them; 0 composes them here.
 
     Attributes:
@@ -46,18 +47,19 @@ class PictureViews:
         count: int,
         *,
         gather: Callable[[Sequence[Any]], Any],
+        inputs: Callable[[Any], Tensor],
         workers: int = 0,
     ) -> None:
         self.pictures = pictures
         self.count = count
         self.counts = {STAGE: count}
-        self._steps, self._gather, self._workers = steps, gather, workers
+        self._steps, self._gather, self._inputs, self._workers = steps, gather, inputs, workers
 
     def __len__(self) -> int:
         return len(self.pictures)
 
     def load(self, views: Sequence[View], batch: int) -> Iterator[Tensor]:
-        """Compose the pictures of some views, as the student sees them: [batch, 3, S, S] in [0, 1].
+        """Compose the pictures of some views, as the student sees them: [batch, 3, S, S] in [0, 1], or token ids.
 
         Args:
             views: The views.
@@ -75,10 +77,12 @@ class PictureViews:
             worker_init_fn=single_threaded,
             generator=torch.Generator(),  # or the loader would draw from the run's
         ):
-            yield found.images.float() / 255
+            yield self._inputs(found)
 
     def fingerprint(self) -> dict[str, dict[str, Any]]:
         """What the pictures depend on, apart from their address; labels too, since some transforms look at them."""
+        if self.pictures.augmentation is None:  # sentences, which nothing is done to
+            return {"data": self._data, "input": {"tokens": self.pictures.images.longest}}
         import cv2
 
         libraries = {name: version(name) for name in ("albumentations", "albucore", "numpy", "pillow")}
