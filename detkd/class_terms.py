@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -25,11 +25,12 @@ if TYPE_CHECKING:
     from detkd.terms import Term
     from detkd.types import ClassifierOutputs
 
-Place = Literal["levels", "attentions", "classes"]
+Place = Literal["levels", "attentions", "classes", "shallow"]
 OFFERED: dict[Place, set[str]] = {
     "levels": {"student_feature", "teacher_feature", *HIDDEN_NAMES},
     "attentions": set(ATTENTION_NAMES),
     "classes": set(CLASS_NAMES),
+    "shallow": {"student_feature", "student_softmax_logits", "student_embedding", "labels"},
 }
 
 
@@ -69,6 +70,8 @@ class ClassTerms(nn.Module):
             {
                 term.name: level_losses(term, channels)
                 if self.places[term.name] == "levels"
+                else _shallow_heads(term, student)
+                if self.places[term.name] == "shallow"
                 else LOSSES[term.name](**dict(term.arguments or {}))
                 for term in terms
             }
@@ -116,7 +119,7 @@ class ClassTerms(nn.Module):
         own = [student.features[s] for s, _ in self._levels]
         others = [{"teacher_feature": teacher.features[t], "token_mask": student.tokens} for _, t in self._levels]
         pairs = [(student.attentions[s], teacher.attentions[t]) for s, t in self._layers]
-        classes = self._class_tensors(student, teacher, targets) if "classes" in places else {}
+        classes = self._class_tensors(student, teacher, targets) if places & {"classes", "shallow"} else {}
         terms = {}
         for name in names:
             loss, wanted, place = self.losses[name], self._inputs[name], self.places[name]
@@ -125,6 +128,10 @@ class ClassTerms(nn.Module):
             elif place == "attentions":
                 parts = [dict(zip(ATTENTION_NAMES, (*pair, student.tokens), strict=True)) for pair in pairs]
                 terms[name] = torch.stack([loss(*(part[key] for key in wanted)) for part in parts]).sum()
+            elif place == "shallow":
+                heads = zip(cast("nn.ModuleList", loss), student.features, strict=False)  # the last level has none
+                tensors = [(head, {**classes, "student_feature": feature}) for head, feature in heads]
+                terms[name] = torch.stack([head(*(offered[key] for key in wanted)) for head, offered in tensors]).sum()
             else:
                 terms[name] = loss(*(classes[key] for key in wanted))
         return terms
@@ -195,7 +202,8 @@ def kept_for(student: ClassifierAdapter, teacher: Teacher, terms: Sequence[Term]
 def _place_of(name: str, student: ClassifierAdapter) -> Place | None:
     inputs = set(loss_inputs(name))
     absent = {"token_mask"} if student.tokenizer is None else set()
-    return next((place for place, offered in OFFERED.items() if inputs <= offered - absent), None)
+    offers = dict(OFFERED) if student.tokenizer is None else {**OFFERED, "shallow": set()}  # heads that pool see no padding
+    return next((place for place, offered in offers.items() if inputs <= offered - absent), None)
 
 
 def _classifier_of(teacher: Teacher, student: ClassifierAdapter) -> ClassifierAdapter:
@@ -215,6 +223,13 @@ def _classifier_of(teacher: Teacher, student: ClassifierAdapter) -> ClassifierAd
     if student.tokenizer is not None and teacher.scale != 1:
         raise AdapterError(f"Expected a `scale` of 1 for a teacher of sentences, but got {teacher.scale:g}.")
     return adapter
+
+
+def _shallow_heads(term: Term, student: ClassifierAdapter) -> nn.ModuleList:
+    """A head on each level but the last, on which the student's own stands."""
+    sizes = {"classes": len(student.class_names), "embedding": student.embedding_size}
+    kind, arguments = LOSSES[term.name], dict(term.arguments or {})
+    return nn.ModuleList(kind(channels=count, **sizes, **arguments) for count in student.feature_channels[:-1])
 
 
 def _levels(student: ClassifierAdapter, teacher: ClassifierAdapter, scale: float) -> list[tuple[int, int]]:

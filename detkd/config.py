@@ -22,7 +22,7 @@ from detkd.model_config import TORCHVISION, TWO_STAGE, FamilyName, ModelConfig, 
 from detkd.schedules import Schedule
 from detkd.segmentation_config import SegmentationSettings
 from detkd.teachers.ensemble import EnsembleName  # noqa: TC001
-from detkd.terms import Term
+from detkd.terms import Term, teaches_itself
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -76,8 +76,15 @@ class DistillConfig(_Strict):
 
     @model_validator(mode="after")
     def _teachers(self) -> DistillConfig:
-        if (self.teacher is None) == (self.teachers is None):
+        taught = any(not teaches_itself(name) for name in self.terms)
+        if self.teacher is not None and self.teachers is not None or (taught and not self.all_teachers):
             raise ValueError("expected either `teacher` or `teachers`")
+        if self.all_teachers and not taught:
+            raise ValueError(
+                f"expected no `teacher` beside {list(self.terms)}, by which a student teaches itself; give null"
+            )
+        if self.inherit and not self.all_teachers:
+            raise ValueError("expected a `teacher` to `inherit` from")
         if self.ensemble == "ca_mkd" and len(self.all_teachers) < 2:
             raise ValueError("expected two `teachers` or more where `ensemble` is ca_mkd")
         if len({teacher.views for teacher in self.all_teachers if teacher.cache is not None}) > 1:
@@ -309,12 +316,15 @@ def _resolve_terms(
     return resolved, faults
 
 
+_MODELS_OWN = ("channels", "classes", "embedding")  # parameters of losses that the models decide
+
+
 def _arguments_model(name: str) -> type[BaseModel]:
     parameters = inspect.signature(LOSSES[name].__init__, eval_str=True).parameters
     fields: dict[str, Any] = {
         key: (parameter.annotation, parameter.default)
         for key, parameter in parameters.items()
-        if key not in {"self", "channels"} and parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+        if key not in {"self", *_MODELS_OWN} and parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
     }
     fields["weight"] = (Annotated[float, Field(ge=0)] | None, None)
     fields["schedule"] = (Schedule, Schedule())

@@ -16,6 +16,8 @@ from detkd.losses import LOSSES
 from detkd.meta_balance import Meta
 from detkd.modes import evaluating
 from detkd.teachers.ensemble import EnsembleName, confidence_weights
+from detkd.teachers.itself import Itself
+from detkd.terms import teaches_itself
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -53,7 +55,8 @@ class Distiller(nn.Module):
 
     Args:
         student: Adapter of the student; its hooks are installed by :meth:`attach`.
-        teachers: One teacher or several, of any architectures. Each has aligners of its own.
+        teachers: One teacher or several, of any architectures. Each has aligners of its own. None at all, where the student
+            teaches itself by all terms.
         terms: The losses, see :class:`detkd.terms.Term`.
         balance: ``none`` uses weights as they are, ``gradient_ratio`` holds gradients in proportion, ``uncertainty`` learns
             them, see :mod:`detkd.balance`; ``meta`` learns them on held-out samples, see :mod:`detkd.meta_balance`.
@@ -81,7 +84,10 @@ class Distiller(nn.Module):
     ) -> None:
         super().__init__()
         self._student, self._teachers, self._terms = student, tuple(teachers), tuple(terms)
-        self.teacher_terms = nn.ModuleList(make_terms(student, teacher, terms) for teacher in teachers)
+        own = [term for term in terms if teaches_itself(term.name)]
+        taught = [term for term in terms if not teaches_itself(term.name)]
+        self.teacher_terms = nn.ModuleList(make_terms(student, teacher, taught) for teacher in teachers)
+        self.own_terms = make_terms(student, Itself(student), own) if own else None
         self.balance = _make_balance(balance, terms, student)
         self.distances = Distances({term.name: term.schedule.distance for term in terms if term.schedule.distance > 0})
         self._ensemble = ensemble
@@ -120,7 +126,7 @@ class Distiller(nn.Module):
         try:
             with torch.no_grad(), evaluating(model):  # batch statistics of a trial must not stay in the student
                 self._student.run(images)
-                nothing = self._pairs()[0].no_labels(images)
+                nothing = next(iter((*self._pairs(), *self._own()))).no_labels(images)
                 self._compute([term.name for term in self._terms], images, nothing, self._run_teachers(images, None))
         finally:
             self.detach()
@@ -152,7 +158,7 @@ class Distiller(nn.Module):
             self._student.take_outputs()
             zeros = dict.fromkeys(factors, nothing)
             return Distillation(loss=nothing, terms=zeros, weights=zeros)
-        outputs = self._run_teachers(images, views)
+        outputs = self._run_teachers(images, views) if any(not teaches_itself(name) for name in active) else []
         with torch.autocast(images.device.type, enabled=False):
             terms, features = self._compute(active, images, targets, outputs)
             near = self.distances(terms)
@@ -179,16 +185,19 @@ class Distiller(nn.Module):
         student = self._student.take_outputs()
         size = (images.shape[2], images.shape[3])
         judged = self._ensemble == "ca_mkd"
+        taught = [name for name in names if not teaches_itself(name)]
         outputs = [
-            terms.prepare(output, size, names, judged=judged) for terms, output in zip(self._pairs(), outputs, strict=True)
+            terms.prepare(output, size, taught, judged=judged) for terms, output in zip(self._pairs(), outputs, strict=True)
         ]
         shares, per_image = self._shares(outputs, targets, size)
         totals: dict[str, Tensor] = {}
         for index, (terms, share, teacher) in enumerate(zip(self._pairs(), shares, outputs, strict=True)):
             # A teacher that errs far more than the others has no share in the batch, and none in any image of it.
             factors = None if per_image is None else per_image[index] / cast("Tensor", share).clamp(min=1e-12)
-            for name, value in terms(names, student, teacher, targets, size, factors).items():
+            for name, value in terms(taught, student, teacher, targets, size, factors).items():
                 totals[name] = share * value + totals.get(name, 0.0)
+        for terms in self._own():
+            totals |= terms([name for name in names if teaches_itself(name)], student, student, targets, size)
         return totals, student.features
 
     def _shares(
@@ -204,6 +213,10 @@ class Distiller(nn.Module):
 
     def _pairs(self) -> Sequence[Terms]:
         return cast("Sequence[Terms]", self.teacher_terms)
+
+    def _own(self) -> tuple[Terms, ...]:
+        """The terms by which the student teaches itself, if there are any."""
+        return () if self.own_terms is None else (cast("Terms", self.own_terms),)
 
     def _check_confidence(self) -> None:
         for terms in self._pairs():

@@ -95,6 +95,11 @@ class Terms(Protocol):
         """
 
 
+def teaches_itself(name: str) -> bool:
+    """Whether a loss takes all that it learns from from the student."""
+    return bool(getattr(LOSSES[name], "of_itself", False))
+
+
 def level_losses(term: Term, channels: Sequence[int]) -> nn.ModuleList:
     """A loss on feature maps for each common level, of the teacher's channels there."""
     kind, arguments = LOSSES[term.name], dict(term.arguments or {})

@@ -14,6 +14,7 @@ PUBLIC = {
     "detkd.losses": {
         "AT",
         "BCKD",
+        "BYOT",
         "CWD",
         "DIST",
         "DKD",
@@ -53,6 +54,7 @@ PUBLIC = {
         "bckd",
         "bounded_box",
         "box_ld",
+        "byot",
         "cwd",
         "detection_label",
         "dist",

@@ -87,7 +87,8 @@ def plan_comparison(
     base = load_config(config, overrides)
     folder = base.output / base.name
     chosen = _choose(_read_recipes(recipes), only, recipes)
-    teacher = base.distill.all_teachers[0].weights if base.distill is not None else None
+    teachers = base.distill.all_teachers if base.distill is not None else ()
+    teacher = teachers[0].weights if teachers else None
     runs = {}
     for name, changes in chosen.items():
         if teacher is None and any(TEACHER in change for change in changes):

@@ -11,6 +11,7 @@ from detkd.losses.at import AT, at
 from detkd.losses.attention_map import AttentionMap, attention_map
 from detkd.losses.bckd import BCKD, bckd
 from detkd.losses.bounded_box import BoundedBox, bounded_box
+from detkd.losses.byot import BYOT, byot
 from detkd.losses.class_label import ClassLabel, class_label
 from detkd.losses.consistency import Consistency, consistency
 from detkd.losses.cross_kd import CrossKD
@@ -44,6 +45,7 @@ LOSSES: dict[str, type[nn.Module]] = {
     "attention_map": AttentionMap,
     "bckd": BCKD,
     "bounded_box": BoundedBox,
+    "byot": BYOT,
     "class_label": ClassLabel,
     "consistency": Consistency,
     "cross_kd": CrossKD,
@@ -75,6 +77,7 @@ LOSSES: dict[str, type[nn.Module]] = {
 __all__ = [
     "AT",
     "BCKD",
+    "BYOT",
     "CWD",
     "DIST",
     "DKD",
@@ -111,6 +114,7 @@ __all__ = [
     "bckd",
     "bounded_box",
     "box_ld",
+    "byot",
     "class_label",
     "consistency",
     "cwd",

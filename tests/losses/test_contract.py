@@ -155,7 +155,10 @@ PIXELS = {
     "pixel_kl": pixels(losses.pixel_kl, boundary_gain=2.0, radius=1),
     "pixel_label": pixels(losses.pixel_label, boundary_gain=2.0, threshold=0.4),
 }
-EMBEDDINGS = {"rkd": losses.rkd}
+EMBEDDINGS = {
+    "byot": lambda s, t: losses.byot(s, s, t, t, torch.arange(len(s))),
+    "rkd": losses.rkd,
+}
 ANCHORS = {
     "bckd": boxed(losses.bckd),
     "bounded_box": refined,
