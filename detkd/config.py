@@ -77,7 +77,7 @@ class DistillConfig(_Strict):
     @model_validator(mode="after")
     def _teachers(self) -> DistillConfig:
         taught = any(not teaches_itself(name) for name in self.terms)
-        if self.teacher is not None and self.teachers is not None or (taught and not self.all_teachers):
+        if (self.teacher is not None and self.teachers is not None) or (taught and not self.all_teachers):
             raise ValueError("expected either `teacher` or `teachers`")
         if self.all_teachers and not taught:
             raise ValueError(

@@ -6,13 +6,16 @@ r"""Train the same student by several recipes on the same seeds, and say what ea
 The first recipe of the file is the baseline. Without --recipes the file is configs/recipes/yolo.yaml for a YOLO student,
 configs/recipes/faster_rcnn.yaml for a Faster R-CNN, and configs/recipes/unet.yaml for a U-Net. What an earlier call has
 finished is reused, and what was cut short is resumed. Everything is kept in OUTPUT/NAME/: the table as comparison.json and
-comparison.md, and each run's own folder.
+comparison.md, and each run's own folder. With --grid the runs go through the values of a key, or of two, instead, and what
+each gained over the baseline is drawn in grid.png.
 
 Examples:
     detkd compare --config configs/yolo/yolov5n-femto_from_yolov5n.yaml --seeds 0,1,2 \
         data=DATA.yaml distill.teacher.weights=runs/teacher/student.pt
     detkd compare --config configs/faster_rcnn/mobilenet_small_from_yolov5n.yaml --only pkd-regions,labels \
         data=DATA.yaml distill.teacher.weights=runs/teacher/student.safetensors
+    detkd compare --config configs/classification/cnn_from_resnet18.yaml --grid distill.terms.soft_kl.temperature=1,2,4,8 \
+        --grid distill.terms.soft_kl.weight=0.5,1,2 data=DATA distill.teacher.weights=runs/teacher/student.safetensors
 """
 
 from __future__ import annotations
@@ -71,6 +74,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", type=Path, required=True, help="YAML file of one run, see configs/")
     parser.add_argument("--recipes", type=Path, help="YAML file (default: the one of configs/recipes/ for the student)")
     parser.add_argument("--only", type=names, default=[], metavar="NAME,NAME", help="recipes to run beside the baseline")
+    parser.add_argument(
+        "--grid",
+        action="append",
+        default=[],
+        metavar="KEY=A,B",
+        help="values of a key, for recipes; twice for a table",
+    )
     parser.add_argument("--seeds", type=numbers, default=[0, 1, 2], metavar="N,N", help="(default: 0,1,2)")
     parser.add_argument("--split", help="split whose metrics are compared (default: the last one evaluated)")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at the same time")
@@ -86,6 +96,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with speaking(arguments):
         from detkd.config import load_config
         from detkd.engines.compare import plan_comparison, run_comparison
+        from detkd.engines.grid import parse_grid
 
         recipes = arguments.recipes
         if recipes is None:
@@ -97,5 +108,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             only=arguments.only,
             overrides=arguments.overrides,
             split=arguments.split,
+            grid=parse_grid(arguments.grid),
         )
         run_comparison(comparison, jobs=max(arguments.jobs, 1))

@@ -16,6 +16,7 @@ import yaml
 
 from detkd.config import load_config, read_yaml
 from detkd.engines.families import FAMILIES
+from detkd.engines.grid import Axis, grid_recipes
 from detkd.engines.kept import CONFIG, describe_changes
 from detkd.engines.run import build_models, check_settings, run_config
 from detkd.engines.tasks import task_of
@@ -23,6 +24,7 @@ from detkd.errors import ConfigError, DetkdError
 from detkd.evaluation.paired import paired_difference
 from detkd.files import write_json, write_text
 from detkd.report.comparison import comparison_markdown, comparison_table
+from detkd.report.grid import grid_plot
 from detkd.report.html.report import write_report
 from detkd.report.reporter import SILENT, reporter, reporting
 
@@ -46,6 +48,7 @@ class Comparison:
         seeds: The seeds.
         split: The split whose metrics are compared.
         metrics: The metrics that are compared, those of the task.
+        grid: The keys whose values the recipes behind the baseline go through, if they do.
     """
 
     folder: Path
@@ -53,6 +56,7 @@ class Comparison:
     seeds: tuple[int, ...]
     split: str
     metrics: tuple[str, ...]
+    grid: tuple[Axis, ...] = ()
 
     @property
     def baseline(self) -> str:
@@ -68,6 +72,7 @@ def plan_comparison(
     only: Sequence[str] = (),
     overrides: Sequence[str] = (),
     split: str | None = None,
+    grid: Sequence[Axis] = (),
 ) -> Comparison:
     """Resolve the configuration of every run, and refuse faults before the first one starts.
 
@@ -78,6 +83,7 @@ def plan_comparison(
         only: Names of the recipes to run beside the baseline; all if empty.
         overrides: ``key=value`` for every run.
         split: The split to compare; the last one evaluated if None.
+        grid: One key or two, whose values take the place of the file's recipes beside the baseline.
 
     Raises:
         ConfigError: With one line for each fault.
@@ -87,6 +93,10 @@ def plan_comparison(
     base = load_config(config, overrides)
     folder = base.output / base.name
     chosen = _choose(_read_recipes(recipes), only, recipes)
+    if grid:
+        first = next(iter(chosen))
+        kept = {name: changes for name, changes in chosen.items() if name == first or name in only}
+        chosen = {**kept, **grid_recipes(grid)}
     teachers = base.distill.all_teachers if base.distill is not None else ()
     teacher = teachers[0].weights if teachers else None
     runs = {}
@@ -101,7 +111,7 @@ def plan_comparison(
     split = base.evaluate[-1] if split is None else split
     if split not in base.evaluate:
         raise ConfigError(f"split: expected one of the splits evaluated, {list(base.evaluate)}, but got {split!r}.")
-    comparison = Comparison(folder, runs, tuple(seeds), split, task_of(base).METRICS)
+    comparison = Comparison(folder, runs, tuple(seeds), split, task_of(base).METRICS, tuple(grid))
     _refuse_other_runs(comparison)
     return comparison
 
@@ -140,6 +150,8 @@ def run_comparison(comparison: Comparison, *, jobs: int = 1) -> Path:
     report = summarise(comparison)
     write_json(comparison.folder / "comparison.json", report)
     write_text(comparison.folder / "comparison.md", comparison_markdown(report))
+    if comparison.grid:
+        grid_plot(report, comparison.folder / "grid.png")
     write_report(comparison.folder)
     record = {"event": "result", "folder": str(comparison.folder), **report}
     reporter().result(record, comparison_table(report), str(comparison.folder))
@@ -192,6 +204,7 @@ def summarise(comparison: Comparison) -> dict[str, Any]:
         "baseline": comparison.baseline,
         "teacher": teacher,
         "recipes": recipes,
+        "grid": [asdict(axis) for axis in comparison.grid],
         "command": sys.argv,
     }
 

@@ -1,4 +1,4 @@
-"""Students that need no other teacher: their deepest head teaches the inner layers, or an average of theirs teaches them."""
+"""Students that need no other teacher: their deepest head teaches the inner layers, or an average teaches them."""
 
 from __future__ import annotations
 
