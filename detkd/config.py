@@ -182,9 +182,6 @@ class DetectionConfig(RunConfig):
 
     @model_validator(mode="after")
     def _engine(self) -> DetectionConfig:
-        averaged = self.distill is not None and any(teacher.ema is not None for teacher in self.distill.all_teachers)
-        if self.family == "yolo" and averaged:
-            raise ValueError("expected no teacher with `ema` for a YOLO student, which ultralytics trains")
         if self.family == "yolo" and self.distill is not None and self.distill.balance == "meta":
             raise ValueError(f"expected another `distill.balance` than meta for a YOLO student: {NOT_AHEAD}")
         foreign = [key for key in _LIGHTNING if getattr(self, key) is not None] if self.family == "yolo" else []

@@ -14,6 +14,7 @@ YOLO("yolo11n.yaml").train(data="DATA.yaml", epochs=100, trainer=distill_trainer
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -88,14 +89,18 @@ def distill_trainer(
     def make_distiller(trainer: Any, student: nn.Module) -> Distiller:
         names = list(trainer.data["names"].values())
         imgsz = trainer.args.imgsz
-        models = [build_teacher(spec, names, imgsz)[0] for spec in config.all_teachers]
+        models = [
+            build_teacher(spec, names, imgsz)[0] if spec.ema is None else copy.deepcopy(student)
+            for spec in config.all_teachers
+        ]
         if config.inherit and not trainer.resume:
             select_weights(student, models[0])
         pictures = None if config.views is None else trainer.train_loader.dataset
         return build_distiller(student, models, config, imgsz, pictures)
 
     base = SegmentationTrainer if task == "segment" else DetectionTrainer
-    return distilling(base if config.views is None else replaying(base, config.views), make_distiller)
+    decays = [spec.ema for spec in config.all_teachers]
+    return distilling(base if config.views is None else replaying(base, config.views), make_distiller, decays)
 
 
 def cache_teacher(

@@ -176,7 +176,8 @@ def train(
     dataset.write_yaml(data_yaml)
     arguments = trainer_arguments(config, data_yaml, folder, resume=resume)
     views = config.distill.views if config.distill is not None else None
-    return run_trainer(student, distiller, arguments, views, loggers_of(config, folder))
+    decays = [spec.ema for spec in config.distill.all_teachers] if config.distill is not None else []
+    return run_trainer(student, distiller, arguments, views, loggers_of(config, folder), decays)
 
 
 def check(config: RunConfig) -> None:
@@ -190,6 +191,7 @@ def run_trainer(
     arguments: dict[str, Any],
     views: int | None = None,
     loggers: Sequence[AbstractContextManager[Log]] = (),
+    decays: Sequence[float | None] = (),
 ) -> TrainingResult:
     """Train a student with ultralytics' trainer.
 
@@ -200,6 +202,7 @@ def run_trainer(
         views: Augmented pictures of each image to go through, see :func:`detkd.engines.views.ultralytics.replaying`; None
             draws new ones in every epoch.
         loggers: Who is told of each epoch beside the reporter.
+        decays: See :func:`detkd.engines.distilling.ultralytics.distilling`.
     """
     quiet = contextlib.nullcontext() if arguments["verbose"] else _silence()
     run = Path(arguments["project"]).name
@@ -207,7 +210,7 @@ def run_trainer(
         base = _student_trainer(student)
         kind = base if views is None else replaying(base, views)
         if distiller is not None:
-            kind = distilling(kind, lambda *_: distiller)
+            kind = distilling(kind, lambda *_: distiller, decays)
         trainer = kind(student, arguments, followed)
         trainer.train()
     history = _read_history(Path(trainer.csv))

@@ -66,6 +66,7 @@ def keep(trainer: Any, job: dict[str, Any]) -> None:
         "aligners": {name: value.detach() for name, value in trainer.distiller.named_parameters()},
         "weights": trainer.weight_log.epochs[-1],
         "views": dict(trainer.seen),
+        "averages": [dict(average.model.named_parameters()) for average in trainer.averages],
     }
     torch.save(state, Path(job["folder"], f"{os.environ.get('RANK', '0')}.pt"))
 

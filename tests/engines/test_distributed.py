@@ -98,6 +98,16 @@ def test_two_processes_give_what_one_gives(models: Path, alike: Path, tmp_path: 
     assert apart(first, second, models) == 0
 
 
+def test_two_processes_have_the_same_average_as_their_teacher(models: Path, alike: Path, tmp_path: Path) -> None:
+    job: dict[str, Any] = {"teacher": {"ema": 0.5}}
+    (one,), (first, second) = (run(models, alike, tmp_path / str(n), ["at"], processes=n, **job) for n in (1, 2))
+    assert apart(one, first, models) < 1e-4
+    assert apart(first, second, models) == 0
+    for name, value in first["averages"][0].items():
+        assert torch.equal(value, second["averages"][0][name]), name
+        torch.testing.assert_close(value, one["averages"][0][name], rtol=1e-3, atol=1e-4)
+
+
 def test_two_processes_read_from_a_cache_what_the_teacher_says(models: Path, resolved: Path, tmp_path: Path) -> None:
     """On pictures that differ, and change with every view; each process has half of them."""
     terms = ["bckd", "score_l2"]

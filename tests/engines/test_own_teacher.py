@@ -13,9 +13,12 @@ from detkd.engines.compare import plan_comparison
 from detkd.engines.run import run_config
 from detkd.errors import AdapterError, ConfigError
 from detkd.models.classifier_files import load_model
+from detkd.ultralytics import distill_trainer
 from tests.engines.classes import configure_classes, configure_text, write_pictures, write_sentences
+from tests.engines.conftest import configure
 from tests.engines.runs import checkpoint_of, last, results, same
 from tests.engines.segmented import configure_unet
+from tests.engines.test_distill_trainer import train, train_first_epoch
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ROOT = Path(__file__).resolve().parents[2]
@@ -90,3 +93,37 @@ def test_an_average_of_a_unet_teaches_it(discs: Path, tmp_path: Path) -> None:
     steps = checkpoint_of(folder)["callbacks"]["Averaging teacher 1"]["steps"]
     assert steps == checkpoint_of(folder)["global_step"] > 0
     assert found["teachers"][0]["metrics"]["val"]["mIoU"] >= 0
+
+
+def test_an_average_of_a_yolo_teaches_it(data: Path, tmp_path: Path) -> None:
+    distill = {"teacher": {"ema": 0.9}, "terms": {"bckd": {}, "pkd": {}}}
+    folder = run_config(configure(data, output=tmp_path, distill=distill))
+    found = results(folder)
+    assert all(found["history"][-1][f"train/{name}"] > 0 for name in ("bckd", "pkd"))
+    assert found["teachers"][0]["parameters"] == found["student"]["parameters"]
+
+
+def test_an_average_of_a_yolo_goes_on_where_it_stopped(resolved: Path, tmp_path: Path) -> None:
+    kind = distill_trainer({"ema": 0.5}, terms={"pkd": {}})
+    again = train_first_epoch(kind, resolved, tmp_path, "yolo11n", epochs=2)
+    (file,) = (tmp_path / "run" / "weights").glob("distiller-*.pt")
+    (state,) = torch.load(file, weights_only=True)["averages"]
+    assert state["steps"] == 1
+    begun: list[dict[str, torch.Tensor]] = []
+
+    def look(trainer: Any) -> None:
+        begun.append({name: value.clone() for name, value in trainer.averages[0].state_dict()["average"].items()})
+
+    again.add_callback("on_train_epoch_start", look)
+    again.train(resume=True, trainer=kind)
+    assert same(begun[0], state["average"])
+    assert again.trainer.averages[0].steps == 2
+    average, student = again.trainer.averages[0].model, again.trainer.model
+    assert any(not torch.equal(a, b) for a, b in zip(average.parameters(), student.parameters(), strict=True))
+    assert not any(parameter.requires_grad for parameter in average.parameters())
+
+
+def test_the_first_step_of_an_average_forgets_where_it_began(resolved: Path, tmp_path: Path) -> None:
+    trainer = train(distill_trainer({"ema": 0.99}, terms={"pkd": {}}), resolved, tmp_path)
+    pairs = zip(trainer.averages[0].model.parameters(), trainer.model.parameters(), strict=True)
+    assert all(torch.equal(average, own) for average, own in pairs)

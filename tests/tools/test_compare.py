@@ -48,6 +48,7 @@ def test_the_recipes_of_faster_rcnns_are_sound() -> None:
         "regions": {"dkd", "bounded_box"},
         "pkd-regions": {"pkd", "dkd", "bounded_box"},
         "labels": {"pkd", "region_label"},
+        "average": {"pkd"},
     }
     # What the configuration itself trains with is one of them.
     assert (

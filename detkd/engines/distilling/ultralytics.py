@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, distributed, nn
 
+from detkd.engines.averaging import WeightAverage
 from detkd.engines.weight_log import WeightLog
 from detkd.errors import WeightsError
 from detkd.files import replacing
 from detkd.types import Targets
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from detkd.distiller import Distiller
@@ -93,12 +94,16 @@ def compiled_body(model: Any, mode: str | bool) -> Callable[..., Any]:
     return predict_once
 
 
-def distilling(base: Any, make_distiller: Callable[[Any, nn.Module], Distiller]) -> Any:
+def distilling(
+    base: Any, make_distiller: Callable[[Any, nn.Module], Distiller], decays: Sequence[float | None] = ()
+) -> Any:
     """Subclass one of ultralytics' trainers so that its student also learns from a teacher.
 
     Args:
         base: ``DetectionTrainer``, ``SegmentationTrainer``, or a subclass.
         make_distiller: Called once with the trainer and its student, when the optimizer is built.
+        decays: Of each teacher that is a moving average of the student's weights its decay, None of the others. It is one
+            of detkd's own: ultralytics' average keeps so much for so long that it would teach what was forgotten.
 
     Returns:
         The class; its arguments and everything else are `base`'s own.
@@ -110,6 +115,7 @@ def distilling(base: Any, make_distiller: Callable[[Any, nn.Module], Distiller])
         """A trainer of ultralytics with a distiller behind its task loss."""
 
         distiller: Distiller
+        averages: list[WeightAverage]
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             self.weight_log = WeightLog()
@@ -138,6 +144,9 @@ def distilling(base: Any, make_distiller: Callable[[Any, nn.Module], Distiller])
                 distributed.broadcast(parameter.data, src=0)  # each process draws its own
             if parameters:
                 optimizer.add_param_group({"params": parameters, "param_group": "aligner"})
+            pairs = zip(self.distiller.teachers, decays, strict=False)
+            student = unwrap_model(model)
+            self.averages = [WeightAverage(student, decay, teacher) for teacher, decay in pairs if decay is not None]
             return optimizer
 
         def start_distilling(self) -> None:
@@ -181,12 +190,16 @@ def distilling(base: Any, make_distiller: Callable[[Any, nn.Module], Distiller])
                     distributed.all_reduce(parameter.grad)
                     parameter.grad /= self.world_size
             super().optimizer_step()
+            for average in self.averages:
+                average.update(unwrap_model(self.model), average.steps + 1)
 
         def save_model(self) -> bool:
             """Save as ultralytics does, but whole or not at all, and beside it what a resumed distillation needs."""
             state = _state_file(self.wdir, self.epoch)
             with replacing(state) as path:
-                torch.save({"distiller": self.distiller.state_dict(), "weights": self.weight_log.epochs}, path)
+                averages = [average.state_dict() for average in self.averages]
+                kept = {"distiller": self.distiller.state_dict(), "weights": self.weight_log.epochs, "averages": averages}
+                torch.save(kept, path)
             with self._whole_files():
                 saved = super().save_model()
             for old in self.wdir.glob(_STATE.format("*")):  # only after the checkpoint it belongs to is replaced
@@ -214,6 +227,8 @@ def distilling(base: Any, make_distiller: Callable[[Any, nn.Module], Distiller])
             saved = torch.load(path, map_location=self.device, weights_only=True)
             self.distiller.load_state_dict(saved["distiller"])
             self.weight_log.epochs[:] = saved["weights"]
+            for average, state in zip(self.averages, saved.get("averages", ()), strict=True):
+                average.load_state_dict(state)
 
     return cast("Any", Distilling)
 

@@ -7,8 +7,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from pytorch_lightning import Callback
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from detkd.engines.averaging import WeightAverage
 from detkd.errors import DetkdError
 from detkd.files import write_text
 from detkd.report.reporter import reporter
@@ -59,26 +59,18 @@ class Distilling(Callback):
 
 
 class Averaging(Callback):
-    """A moving average of the student's weights and statistics.
-
-    Its decay grows to the one configured, so that the first weights, which have learnt nothing, are soon forgotten.
+    """Counts a student's steps into a moving average of its weights.
 
     Args:
         student: The student, before any hook is installed.
         decay: Share of the average that a step keeps.
         model: A model like the student that becomes the average, such as a teacher; None makes one.
         name: What it is called in checkpoints, where there may be several.
-
-    Attributes:
-        model: The average, a model of its own.
     """
 
     def __init__(self, student: nn.Module, decay: float, model: nn.Module | None = None, name: str = "average") -> None:
-        self._student, self._decay, self._name = student, decay, name
-        self._average = AveragedModel(student, multi_avg_fn=self._average_tensors, use_buffers=True)
-        if model is not None:
-            self._average.module = model
-        self._steps = 0
+        self._student, self._name = student, name
+        self._average = WeightAverage(student, decay, model)
 
     @property
     def state_key(self) -> str:
@@ -87,13 +79,8 @@ class Averaging(Callback):
 
     @property
     def model(self) -> nn.Module:
-        """The average."""
-        model: nn.Module = self._average.module
-        return model
-
-    def _average_tensors(self, averages: Any, news: Any, count: Any) -> None:
-        decay = min(self._decay, (1 + self._steps) / (10 + self._steps))
-        get_ema_multi_avg_fn(decay)(averages, news, count)
+        """The average, a model of its own."""
+        return self._average.model
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Bring the average to the student."""
@@ -103,18 +90,16 @@ class Averaging(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count a step of the optimizer."""
-        if trainer.global_step > self._steps:
-            self._steps = trainer.global_step
-            self._average.update_parameters(self._student)
+        if trainer.global_step > self._average.steps:
+            self._average.update(self._student, trainer.global_step)
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs."""
-        return {"average": self._average.state_dict(), "steps": self._steps}
+        return self._average.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from :meth:`state_dict`."""
-        self._average.load_state_dict(state_dict["average"])
-        self._steps = state_dict["steps"]
+        self._average.load_state_dict(state_dict)
 
 
 class Watching(Callback):

@@ -28,14 +28,15 @@ def main(job: dict[str, Any]) -> None:
         Path(job["data"]),
         trainer={"strategy": "ddp", "devices": processes} if processes > 1 else {},
         distill={
-            "teacher": {"weights": "unused.safetensors"},
+            "teacher": {"ema": 0.5} if job.get("ema") else {"weights": "unused.safetensors"},
             "terms": {"pixel_kl": {}, "fitnet": {}},
             # The norm of a gradient is none of those of its halves.
             "balance": "none" if job["exact"] else "gradient_ratio",
         },
         optim={"name": "sgd", "lr": 0.05, "warmup_epochs": 0, "schedule": "constant"},
     )
-    student, teacher = ((MeanSegmenter if job["exact"] else build)(width) for width in (0.25, 0.5))
+    widths = (0.25, 0.25 if job.get("ema") else 0.5)
+    student, teacher = ((MeanSegmenter if job["exact"] else build)(width) for width in widths)
     assert config.distill is not None
     torch.manual_seed(0)
     distiller = build_distiller(student, [teacher], config.distill, 64)
@@ -48,6 +49,7 @@ def main(job: dict[str, Any]) -> None:
             "distiller": dict(distiller.named_parameters()),
             "history": result.history,
             "weights": result.weights,
+            "teacher": dict(teacher.named_parameters()),
         },
         Path(job["folder"]) / f"{rank}.pt",
     )

@@ -14,11 +14,11 @@ import torch
 
 
 def run(
-    data: Path, folder: Path, processes: int, *, exact: bool, main: str = "distributed_main.py"
+    data: Path, folder: Path, processes: int, *, exact: bool, main: str = "distributed_main.py", **more: Any
 ) -> tuple[list[dict[str, Any]], str]:
     """Train; returns what each process ended with, and what all of them printed."""
     folder.mkdir()
-    job = {"data": str(data), "folder": str(folder), "processes": processes, "exact": exact}
+    job = {"data": str(data), "folder": str(folder), "processes": processes, "exact": exact, **more}
     script = [str(Path(__file__).with_name(main)), json.dumps(job)]
     launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else []
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[3])}

@@ -43,3 +43,11 @@ def test_processes_agree_on_what_is_kept_and_how_good_it_is(discs: Path, tmp_pat
             assert torch.equal(second[part][name], value), name
     assert [{**row, "time": 0} for row in first["history"]] == [{**row, "time": 0} for row in second["history"]]
     assert first["weights"] == second["weights"]
+
+
+def test_processes_have_the_same_average_as_their_teacher(discs: Path, tmp_path: Path) -> None:
+    (first, second), _ = run(discs, tmp_path / "two", 2, exact=False, main=MAIN, ema=True)
+    for part in ("student", "teacher"):
+        assert all(torch.equal(value, second[part][name]) for name, value in first[part].items()), part
+    assert any(not torch.equal(value, first["student"][name]) for name, value in first["teacher"].items())
+    assert all(row["train/pixel_kl"] >= 0 for row in first["history"])
