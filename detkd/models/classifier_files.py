@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from detkd.errors import ConfigError, WeightsError
-from detkd.models import image_classifiers, text_classifiers
+from detkd.models import bert_files, image_classifiers, text_classifiers
 from detkd.models.checkpoints import (
     CHECKPOINT,
     given_checkpoint,
@@ -20,14 +20,15 @@ from detkd.models.classifier import Classifier, ClassifierArchitecture
 from detkd.weights import METADATA, fill
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from torch import nn
 
     from detkd.model_config import ModelConfig
 
-TOKENIZER = "detkd.tokenizer"  # in the header of a checkpoint of sentences: what makes its tokens, as JSON
+# In the header of a checkpoint of sentences, as JSON: what makes its tokens, and the sizes of a BERT from a folder.
+TOKENIZER, BERT = "detkd.tokenizer", "detkd.bert"
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def build_model(
         return model, f"all tensors from {path}"
     architecture = _architecture(spec, class_names, role, imgsz, tokenizer)
     if spec.weights is not None and spec.weights.is_dir():
-        return _pretrained(spec.weights, architecture, role, tokenizer), f"all tensors from {spec.weights}"
+        return _pretrained(spec.weights, architecture, role, tokenizer)
     model = BUILDERS[architecture.name].build(architecture, tokenizer)
     if spec.weights is None:
         return model, "from scratch"
@@ -91,7 +92,7 @@ def save_model(model: nn.Module, path: Path) -> None:
     """Write a classifier as safetensors: its tensors alone, and in the header what it was built as, and its tokenizer.
 
     Raises:
-        WeightsError: If the model was built elsewhere, or by transformers from a folder.
+        WeightsError: If the model was built elsewhere.
         ConfigError: If the file cannot be written.
     """
     if not isinstance(model, Classifier):
@@ -102,6 +103,8 @@ def save_model(model: nn.Module, path: Path) -> None:
     header = {METADATA: model.architecture.to_json()}
     if model.tokenizer is not None:
         header[TOKENIZER] = model.tokenizer
+    if isinstance(model, text_classifiers.BertClassifier) and model.pretrained:
+        header[BERT] = bert_files.config_to_json(model.bert.config)
     write_checkpoint(model, path, header)
 
 
@@ -115,10 +118,16 @@ def load_model(path: Path, imgsz: int | None = None) -> Classifier:
     Raises:
         WeightsError: If the file is missing, unreadable, or none of these.
     """
-    architecture, tokenizer = _read_header(path)
+    architecture, header = _read_header(path)
+    tokenizer = header.get(TOKENIZER)
     if imgsz is not None and not BUILDERS[architecture.name].text:
         architecture = replace(architecture, imgsz=imgsz)
-    model = BUILDERS[architecture.name].build(architecture, tokenizer)
+    model: Classifier
+    if architecture.name == "bert" and BERT in header:
+        config = bert_files.config_from_json(header[BERT], len(architecture.class_names), path)
+        model = text_classifiers.BertClassifier(architecture, tokenizer, config)
+    else:
+        model = BUILDERS[architecture.name].build(architecture, tokenizer)
     load_tensors(model, path, architecture.name)
     return model
 
@@ -130,7 +139,7 @@ def read_tokenizer(path: Path) -> str:
         WeightsError: If there is none.
     """
     if path.suffix == CHECKPOINT:
-        tokenizer = _read_header(path)[1]
+        tokenizer = _read_header(path)[1].get(TOKENIZER)
         if tokenizer is None:
             raise WeightsError(f"Expected a checkpoint of a classifier of sentences, but {path} has no tokenizer.")
         return tokenizer
@@ -141,13 +150,13 @@ def read_tokenizer(path: Path) -> str:
         raise WeightsError(f"Expected a tokenizer at {file}, but: {error}") from error
 
 
-def _read_header(path: Path) -> tuple[ClassifierArchitecture, str | None]:
+def _read_header(path: Path) -> tuple[ClassifierArchitecture, Mapping[str, str]]:
     architecture, header = read_header(path, ClassifierArchitecture.from_json)
     if architecture.name not in BUILDERS:
         raise WeightsError(f"Expected a checkpoint of one of {sorted(BUILDERS)}, but {path} is of {architecture.name!r}.")
     if BUILDERS[architecture.name].text != (architecture.vocabulary > 0):
         raise WeightsError(f"Expected {path} to give a `vocabulary` if its model reads sentences, but got {architecture}.")
-    return architecture, header.get(TOKENIZER)
+    return architecture, header
 
 
 def _architecture(
@@ -188,29 +197,22 @@ def vocabulary_size(tokenizer: str) -> int:
         ) from error
 
 
-def _pretrained(folder: Path, architecture: ClassifierArchitecture, role: str, tokenizer: str | None) -> Classifier:
+def _pretrained(
+    folder: Path, architecture: ClassifierArchitecture, role: str, tokenizer: str | None
+) -> tuple[Classifier, str]:
     """A BERT of transformers from its folder: config.json, model.safetensors and tokenizer.json."""
-    if role == "student":
-        raise ConfigError(f"{role}.weights: expected a folder of transformers for a teacher alone; got {folder}.")
     if architecture.name != "bert":
         raise ConfigError(f"{role}.weights: expected a file for {architecture.name}, but {folder} is a folder.")
-    library = text_classifiers.import_transformers()
     _check_tokenizer(read_tokenizer(folder), tokenizer, role, folder)
-    try:
-        found = library.BertForSequenceClassification.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, attn_implementation="eager"
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise WeightsError(f"Expected {folder} to hold a BERT for classification as safetensors, but: {reason}") from error
-    names = architecture.class_names
-    if found.config.num_labels != len(names):
-        raise WeightsError(
-            f"Expected a BERT of the {len(names)} classes {list(names)}, but {folder} has {found.config.num_labels}."
+    found, fresh = bert_files.read_folder(folder, len(architecture.class_names), new_head=role == "student")
+    most = found.config.max_position_embeddings
+    if architecture.imgsz > most:
+        raise ConfigError(
+            f"train.imgsz: expected {most} tokens at most for the BERT of {folder}, got {architecture.imgsz}."
         )
     model = text_classifiers.BertClassifier(architecture, tokenizer, found.config)
     model.bert.load_state_dict(found.state_dict())
-    return model
+    return model, f"all tensors from {folder}" + (", but for a new last layer" if fresh else "")
 
 
 def _check_tokenizer(own: str | None, data: str | None, role: str, path: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 from detkd.engines.caching import cache_teachers
 from detkd.engines.run import run_config
 from detkd.errors import AdapterError, ConfigError, WeightsError
-from detkd.models.classifier_files import load_model
+from detkd.models.classifier_files import load_model, read_tokenizer, vocabulary_size
 from tests.engines.classes import TINY, configure_classes, configure_text, tensors_of, write_pictures, write_sentences
 
 if TYPE_CHECKING:
@@ -195,3 +195,23 @@ def test_a_tokenizer_of_the_teacher_is_read_by_the_student(sentences: Path, text
     distill = taught_by(text_teacher, terms={"soft_kl": {}})
     results = results_of(configure_text(sentences, output=tmp_path, classify=classify, distill=distill))
     assert results["student"]["metrics"]["test"]["agreement"] >= 0.5
+
+
+def test_a_student_goes_on_from_a_folder_of_transformers(sentences: Path, text_teacher: Path, tmp_path: Path) -> None:
+    import transformers
+
+    folder = tmp_path / "pretrained"
+    folder.mkdir()
+    tokenizer = read_tokenizer(text_teacher)
+    sizes: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48}
+    config = transformers.BertConfig(vocab_size=vocabulary_size(tokenizer), max_position_embeddings=48, **sizes)
+    transformers.BertForMaskedLM(config).save_pretrained(folder)
+    (folder / "tokenizer.json").write_text(tokenizer)
+    changes: dict[str, Any] = {"classify": {"tokenizer": str(folder)}, "output": tmp_path}
+    distill = taught_by(text_teacher, terms={"soft_kl": {}})
+    student = {"model": "bert", "weights": str(folder)}
+    results = results_of(configure_text(sentences, student=student, distill=distill, **changes))
+    assert results["history"][-1]["train/soft_kl"] > 0
+    assert load_model(tmp_path / "run" / "student.safetensors").state_dict().keys() == set(
+        tensors_of(tmp_path / "run" / "student.safetensors")
+    )

@@ -161,9 +161,54 @@ def test_a_folder_of_transformers_is_read_without_its_code_or_pickles(tmp_path: 
         build_model(spec, CLASSES[:2], role="teacher", imgsz=32, tokenizer=WORDS)
     with pytest.raises(WeightsError, match="others"):
         build_model(spec, CLASSES, role="teacher", imgsz=32, tokenizer=train_tokenizer(["else"], 70))
-    with pytest.raises(ConfigError, match="teacher"):
-        build_model(spec, CLASSES, role="student", imgsz=32, tokenizer=WORDS)
+    with pytest.raises(ConfigError, match="40 tokens at most"):
+        build_model(spec, CLASSES, role="teacher", imgsz=41, tokenizer=WORDS)
     torch.save(load_file(tmp_path / "model.safetensors"), tmp_path / "pytorch_model.bin")
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(WeightsError, match="as safetensors"):
         build_model(spec, CLASSES, role="teacher", imgsz=32, tokenizer=WORDS)
+
+
+def masked_bert(folder: Path) -> Any:
+    """A BERT that was trained on masked words, in a folder of transformers."""
+    import transformers
+
+    sizes: dict[str, Any] = {"vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = transformers.BertConfig(**sizes, intermediate_size=48, max_position_embeddings=40, hidden_act="relu")
+    bert = transformers.BertForMaskedLM(config)
+    bert.save_pretrained(folder)
+    (folder / "tokenizer.json").write_text(WORDS)
+    return bert
+
+
+def test_a_student_starts_from_a_folder_with_a_new_last_layer_and_is_built_again_from_its_checkpoint(
+    tmp_path: Path,
+) -> None:
+    bert = masked_bert(tmp_path)
+    spec = ModelConfig(model="bert", weights=tmp_path)
+    with pytest.raises(WeightsError, match=r"lacks \['bert.pooler"):
+        build_model(spec, CLASSES, role="teacher", imgsz=32, tokenizer=WORDS)
+    student, origin = build_model(spec, CLASSES, role="student", imgsz=32, tokenizer=WORDS)
+    assert origin.endswith(", but for a new last layer")
+    words = "bert.embeddings.word_embeddings.weight"
+    assert torch.equal(student.state_dict()[f"bert.{words}"], bert.state_dict()[words])
+    save_model(student, tmp_path / "student.safetensors")
+    again = load_model(tmp_path / "student.safetensors")
+    ids = inputs("bert")
+    torch.testing.assert_close(again.eval()(ids), student.eval()(ids))
+    assert again.tokenizer == WORDS
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"hidden_size": 10**9}, {"hidden_size": 33}, {"num_hidden_layers": 0}, {"hidden_act": "eval"}, {"vocab_size": None}],
+)
+def test_sizes_that_no_bert_can_have_are_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    from detkd.models.bert_files import config_from_json, config_to_json
+
+    text = config_to_json(masked_bert(tmp_path).config)
+    assert config_from_json(text, 3, tmp_path).hidden_size == 32
+    with pytest.raises(WeightsError, match="sizes"):
+        config_from_json(json.dumps({**json.loads(text), **change}), 3, tmp_path)
+    with pytest.raises(WeightsError, match="sizes"):
+        config_from_json("[]", 3, tmp_path)
