@@ -15,6 +15,8 @@ DecayName = Literal["none", "linear", "cosine"]
 class Schedule:
     """A factor from 0 to 1 by which a term's weight is multiplied, over the epochs of a run, and as the student learns.
 
+    How the latter is measured: :class:`detkd.distances.Distances`.
+
     It rises linearly over the first `warmup` epochs, then stays at 1 or falls to `end` at the end of the run, and is 0
     from epoch `stop` on: a term that has stopped is not computed any more, and a teacher that no term needs does not run.
 
@@ -24,8 +26,7 @@ class Schedule:
         end: The factor that a decay arrives at.
         stop: Epoch (or fraction of one) from which on the factor is 0; None never stops.
         distance: Power to which the term's value, as a share of its value at the start, multiplies that factor, so that a
-            term fades as the student nears the teacher; 0 looks at the epochs alone; see
-            :class:`detkd.distances.Distances`.
+            term fades as the student nears the teacher; 0 looks at the epochs alone.
     """
 
     warmup: float = 0.0
