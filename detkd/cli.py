@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from detkd.errors import DetkdError
+from detkd.errors import DetkdError, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,10 +31,25 @@ def run(main: Callable[[], None]) -> NoReturn:
     try:
         main()
     except DetkdError as error:
-        for line in str(error).splitlines():
-            print(f"error: {line}", file=sys.stderr)
-        sys.exit(BAD_INPUT)
+        _refuse(str(error))
+    except OSError as error:  # a full disk, a folder that cannot be read: the system names the file
+        _refuse(one_line(error))
+    except (MemoryError, RuntimeError) as error:
+        from detkd.memory import is_exhausted
+
+        if not is_exhausted(error):
+            raise
+        _refuse(
+            f"Expected enough memory, but there is none left: {one_line(error)}. Lower train.batch or train.imgsz; what "
+            "was saved is whole, and --resume goes on from it."
+        )
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
     sys.exit(0)
+
+
+def _refuse(message: str) -> NoReturn:
+    for line in message.splitlines():
+        print(f"error: {line}", file=sys.stderr)
+    sys.exit(BAD_INPUT)

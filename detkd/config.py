@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from detkd.balance import BalanceName  # noqa: TC001 - pydantic reads annotations at run time
 from detkd.classification_config import ClassificationSettings
-from detkd.errors import ConfigError
+from detkd.errors import ConfigError, one_line, shorten
 from detkd.lightning_config import DEFAULT_AUGMENT, LoadingConfig, OptimConfig
 from detkd.losses import LOSSES
 from detkd.model_config import TORCHVISION, TWO_STAGE, FamilyName, ModelConfig, TeacherConfig
@@ -23,6 +23,7 @@ from detkd.schedules import Schedule
 from detkd.segmentation_config import SegmentationSettings
 from detkd.teachers.ensemble import EnsembleName  # noqa: TC001
 from detkd.terms import Term, teaches_itself
+from detkd.trees import parse_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -335,12 +336,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ConfigError: If the file is missing, unreadable or no mapping.
     """
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ConfigError(f"Expected a configuration file, but there is none at {path}.") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"Expected {path} to be readable YAML, but: {reason}") from error
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"Expected {path} to be readable YAML, but: {one_line(error)}") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"Expected {path} to hold a mapping of keys, but it holds {type(tree).__name__}.")
     return tree
@@ -350,18 +350,18 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     parts = key.split(".")
     if not separator or not all(parts):
-        raise ConfigError(f"Expected an override of the form key.subkey=value, but got {override!r}.")
+        raise ConfigError(f"Expected an override of the form key.subkey=value, but got {shorten(override)}.")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{key}: expected a YAML value, but got {text!r}.") from error
+        value = parse_yaml(text)
+    except ValueError as error:
+        raise ConfigError(f"{key}: expected a YAML value, but got {shorten(text)}: {one_line(error)}") from error
     node = tree
     for part in parts[:-1]:
         child = node.get(part)
         if child is None:
             child = node[part] = {}
         if not isinstance(child, dict):
-            raise ConfigError(f"{key}: expected `{part}` to be a section, but it is {child!r}.")
+            raise ConfigError(f"{key}: expected `{part}` to be a section, but it is {shorten(child)}.")
         node = child
     node[parts[-1]] = value
 
@@ -371,13 +371,17 @@ def _describe(error: ValidationError, prefix: tuple[str, ...]) -> list[str]:
     for fault in error.errors():
         key = ".".join(str(part) for part in (*prefix, *fault["loc"])) or "configuration"
         if fault["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:
-            lines.append(f"{key}: unknown key; got {fault['input']!r}. Check its spelling and its section.")
+            lines.append(f"{key}: unknown key; got {shorten(fault['input'])}. Check its spelling and its section.")
         elif fault["type"] == "missing":
             lines.append(f"{key}: required, but missing.")
         else:
             message = fault["msg"].removeprefix("Value error, ")
             message = message[0].lower() + message[1:]
             # A fault between keys of a section is not told with the whole section.
-            got = "" if isinstance(fault["input"], dict) and fault["type"] == "value_error" else f"; got {fault['input']!r}"
+            got = (
+                ""
+                if isinstance(fault["input"], dict) and fault["type"] == "value_error"
+                else f"; got {shorten(fault['input'])}"
+            )
             lines.append(f"{key}: {message.removesuffix('.')}{got}.")
     return lines

@@ -33,6 +33,14 @@ def keep_freed_memory() -> bool:
     return bool(mallopt(_MMAP_THRESHOLD, _NEVER)) and bool(mallopt(_TRIM_THRESHOLD, _NEVER))
 
 
+def is_exhausted(error: BaseException) -> bool:
+    """Whether an error says that there was no memory left: Python's own, a GPU's, or that of torch on the CPU."""
+    return isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or (
+        isinstance(error, RuntimeError)
+        and any(words in str(error) for words in ("not enough memory", "can't allocate memory"))
+    )
+
+
 def peak_memory(step: Callable[[], object], device: str = "cpu") -> int:
     """The most bytes of tensors that were allocated at a time during a step, beyond those that were there before.
 

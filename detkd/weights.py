@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import pickle
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from detkd.errors import WeightsError
+from detkd.errors import WeightsError, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 
 METADATA = "detkd.architecture"  # in the header of a checkpoint, where a model says as JSON what it was built as
+
+
+class ForeignClassesError(WeightsError):
+    """A file asks for classes beyond tensors and plain values."""
 
 
 @dataclass(frozen=True)
@@ -44,16 +48,31 @@ def read_state_dict(path: Path) -> dict[str, Tensor] | None:
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        return None  # classes beyond tensors: a whole checkpoint, or nothing that may be loaded; the caller decides
-    except (RuntimeError, EOFError, OSError) as error:
-        raise WeightsError(f"Expected a readable weights file, but {path} is broken: {error}") from error
+        content = read_tensors(path)
+    except ForeignClassesError:
+        return None  # a whole checkpoint, or nothing that may be loaded; the caller decides
     if isinstance(content, dict) and any(isinstance(v, nn.Module) for v in content.values()):
         return None  # ultralytics declares its classes safe once it is at work, so torch reads its checkpoints, too
     if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
         raise WeightsError(f"Expected {path} to hold a plain state dict (names to tensors), but it does not.")
     return content
+
+
+def read_tensors(path: Path) -> Any:
+    """Read tensors and plain values that torch has saved, and run nothing that the file may carry.
+
+    Raises:
+        ForeignClassesError: If the file asks for anything else.
+        WeightsError: If it is missing or broken.
+    """
+    if not path.is_file():
+        raise WeightsError(f"Expected a file of tensors, but there is none at {path}.")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ForeignClassesError(f"Expected {path} to hold tensors and plain values alone: {one_line(error)}") from error
+    except Exception as error:  # the file chooses what is called with what, and so what is raised
+        raise WeightsError(f"Expected a readable weights file, but {path} is broken: {one_line(error)}") from error
 
 
 def saved_name(path: Path) -> str | None:
@@ -63,7 +82,7 @@ def saved_name(path: Path) -> str | None:
     try:
         with safe_open(path, "pt") as file:
             name = json.loads((file.metadata() or {}).get(METADATA, "{}")).get("name")
-    except (SafetensorError, OSError, ValueError, AttributeError):
+    except (SafetensorError, OSError, ValueError, RecursionError, AttributeError):
         return None  # whoever loads it says why
     return name if isinstance(name, str) else None
 
@@ -75,7 +94,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise WeightsError(f"Expected a readable weights file, but {path} is broken: {error}") from error
+        raise WeightsError(f"Expected a readable weights file, but {path} is broken: {one_line(error)}") from error
 
 
 def fill(model: nn.Module, state: Mapping[str, Tensor]) -> FillReport:
@@ -91,7 +110,7 @@ def fill(model: nn.Module, state: Mapping[str, Tensor]) -> FillReport:
     try:
         unused = model.load_state_dict(shaped, strict=False).unexpected_keys  # copies into the model's own dtype
     except RuntimeError as error:  # a tensor of an older name has another shape
-        raise WeightsError(f"Expected weights that fit the model, but: {' '.join(str(error).split())}") from error
+        raise WeightsError(f"Expected weights that fit the model, but: {one_line(error)}") from error
     filled = len(shaped) - len(unused)
     if not filled:
         raise WeightsError(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import os
-import pickle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,8 @@ from torch import Tensor, nn
 
 from detkd.adapters.base import POINT
 from detkd.adapters.hooked import Hooked
-from detkd.errors import AdapterError, DetkdError, WeightsError
+from detkd.adapters.restricted.ultralytics import restricted
+from detkd.errors import AdapterError, DetkdError, WeightsError, one_line
 from detkd.hooks import Capture
 from detkd.types import DensePredictions, DetectorOutputs
 from detkd.weights import FillReport, fill, read_state_dict
@@ -48,7 +48,7 @@ def import_ultralytics() -> Any:
         DetkdError: If it is not installed.
     """
     # Read by ultralytics once, while it is imported. It would call pip where it misses a package, for a broken image too.
-    os.environ.setdefault("ULTRALYTICS_SAFE_LOAD", "1")
+    os.environ["ULTRALYTICS_SAFE_LOAD"] = "1"
     os.environ.setdefault("YOLO_AUTOINSTALL", "false")
     try:
         import ultralytics
@@ -197,10 +197,11 @@ def load_yolo(weights: Path | str) -> Any:
         raise WeightsError(f"Expected an ultralytics checkpoint (.pt), but got {path}.")
     ultralytics = import_ultralytics()
     try:
-        return ultralytics.YOLO(str(path))
-    except (TypeError, RuntimeError, EOFError, KeyError, AttributeError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise WeightsError(f"Expected an ultralytics checkpoint, but {path} is not one: {reason}") from error
+        with restricted():
+            yolo = ultralytics.YOLO(str(path))
+    except Exception as error:  # the file chooses what is built out of what, and so what is raised
+        raise WeightsError(f"Expected an ultralytics checkpoint, but {path} is not one: {one_line(error)}") from error
+    return yolo
 
 
 def load_weights(model: nn.Module, path: Path) -> FillReport:

@@ -144,20 +144,20 @@ def _refuse_pixels(arguments: argparse.Namespace) -> None:
 
 def _parse_instances(text: str) -> InstanceSettings:
     """Settings out of ``key=value`` between commas."""
-    import yaml
     from pydantic import ValidationError
 
     from detkd.evaluation.instances import InstanceSettings
+    from detkd.trees import parse_yaml
 
     pairs = [part.partition("=") for part in text.split(",")]
     if not all(separator for _, separator, _ in pairs):
         raise ConfigError(f"--instances: expected key=value between commas, but got {text!r}.")
     try:
-        return InstanceSettings.model_validate({key.strip(): yaml.safe_load(value) for key, _, value in pairs})
+        return InstanceSettings.model_validate({key.strip(): parse_yaml(value) for key, _, value in pairs})
     except ValidationError as error:
         faults = [f"--instances: {'.'.join(map(str, fault['loc']))}: {fault['msg']}." for fault in error.errors()]
         raise ConfigError("\n".join(faults)) from error
-    except yaml.YAMLError as error:
+    except ValueError as error:
         raise ConfigError(f"--instances: expected YAML values, but got {text!r}.") from error
 
 

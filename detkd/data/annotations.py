@@ -87,12 +87,12 @@ def clip_box(box: Sequence[float], width: int, height: int) -> tuple[float, floa
     return min(max(x1, 0.0), width), min(max(y1, 0.0), height), min(max(x2, 0.0), width), min(max(y2, 0.0), height)
 
 
-def are_pixels(values: Any, count: int | None = None) -> bool:
-    """Whether `values` is a list of numbers that can be pixels, `count` of them where it is given."""
+def are_pixels(values: Any, count: int | None = None, limit: float = FARTHEST) -> bool:
+    """Whether `values` is a list of numbers within `limit` that can be pixels, `count` of them where it is given."""
     return (
         isinstance(values, list)
         and (count is None or len(values) == count)
-        and all(isinstance(v, int | float) and not isinstance(v, bool) and -FARTHEST < v < FARTHEST for v in values)
+        and all(isinstance(v, int | float) and not isinstance(v, bool) and -limit < v < limit for v in values)
     )
 
 

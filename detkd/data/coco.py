@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections import defaultdict
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 from detkd.data.annotations import AnnotatedImage, AnnotatedObject, are_pixels
-from detkd.errors import DataError
+from detkd.errors import DataError, one_line, shorten
+from detkd.trees import parse_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 
 def load_truth(path: Path, names: Sequence[str]) -> dict[str, Any]:
@@ -21,17 +22,47 @@ def load_truth(path: Path, names: Sequence[str]) -> dict[str, Any]:
         DataError: If the json is malformed or names other classes than `names`.
     """
     try:
-        truth = json.loads(path.read_text(encoding="utf-8"))
-        found = [category["name"] for category in truth["categories"]]
-        for key in ("images", "annotations"):
-            if not all(isinstance(entry, dict) for entry in truth[key]):
-                raise TypeError(f"{key}: expected a list of mappings")
-        differing = sorted(found) != sorted(names)
-    except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: expected COCO ground truth, but: {type(error).__name__} {error}") from error
-    if differing:
-        raise DataError(f"{path}: expected the classes of data.yaml {sorted(names)}, but got {sorted(found)}.")
+        truth = parse_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: expected COCO ground truth, but: {one_line(error)}") from error
+    fault = _whole_fault(truth)
+    if fault is not None:
+        raise DataError(f"{path}: expected COCO ground truth, but: {fault}")
+    found = sorted(category["name"] for category in truth["categories"])
+    if found != sorted(names):
+        raise DataError(f"{path}: expected the classes of data.yaml {sorted(names)}, but got {shorten(found)}.")
     return dict(truth)
+
+
+def check_truth(truth: Any, where: str) -> None:
+    """Refuse ground truth that pycocotools would fail on, or believe: it is written in C, and checks nothing.
+
+    Args:
+        truth: What a COCO json holds.
+        where: What it is called in an error.
+
+    Raises:
+        DataError: Naming the first fault.
+    """
+    fault = _whole_fault(truth)
+    if fault is None:
+        labels = {category["id"]: index for index, category in enumerate(truth["categories"])}
+        fault = next((line for line in _read_all(truth, labels) if isinstance(line, str)), None)
+    if fault is not None:
+        raise DataError(f"{where}: {fault}")
+
+
+def _whole_fault(truth: Any) -> str | None:
+    """What is wrong with the three lists of a COCO json, or its categories."""
+    for key in ("categories", "images", "annotations"):
+        entries = truth.get(key) if isinstance(truth, dict) else None
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            return f"expected `{key}` to be a list of mappings."
+    for key, kind in (("id", int | str), ("name", str)):
+        values = [category.get(key) for category in truth["categories"]]
+        if not all(isinstance(value, kind) for value in values) or len(set(values)) < len(values):
+            return f"expected `categories` with a `{key}` of its own each, but got {shorten(values)}."
+    return None
 
 
 def list_images(path: Path, folder: Path, names: Sequence[str]) -> list[Path]:
@@ -65,32 +96,51 @@ def read_split(path: Path, folder: Path, names: Sequence[str]) -> tuple[list[Ann
     """
     truth = load_truth(path, names)
     labels = {category["id"]: names.index(category["name"]) for category in truth["categories"]}
-    checked = [(image, _image_fault(image)) for image in truth["images"]]
-    faults = [fault for _, fault in checked if fault is not None]
-    sound = [image for image, fault in checked if fault is None]
-    sizes = {image["id"]: (image["width"], image["height"]) for image in sound}
-    if len(sizes) < len(sound):
-        faults.append("images: expected an id of its own for each, but some occur twice.")
+    faults = []
+    images = []
+    for found in _read_all(truth, labels):
+        if isinstance(found, str):
+            faults.append(f"{path}: {found}")
+        else:
+            image, objects = found
+            images.append(AnnotatedImage.of(folder / image["file_name"], image["width"], image["height"], objects))
+    return images, faults
+
+
+def _read_all(
+    truth: Mapping[str, Any], labels: Mapping[Any, int]
+) -> Iterator[str | tuple[Mapping[str, Any], list[AnnotatedObject]]]:
+    """All faults of the images and annotations, and then the images without fault, with their objects."""
+    sizes: dict[Any, tuple[int, int]] = {}
+    sound = []
+    for image in truth["images"]:
+        fault = _image_fault(image)
+        if fault is not None:
+            yield fault
+        elif image["id"] in sizes:
+            yield f"images: expected an id of its own for each, but {image['id']!r} is there twice."
+        else:
+            sizes[image["id"]] = image["width"], image["height"]
+            sound.append(image)
     objects: dict[Any, list[AnnotatedObject]] = defaultdict(list)
     for index, annotation in enumerate(truth["annotations"]):
         found = _read_annotation(annotation, labels, sizes)
         if isinstance(found, str):
-            faults.append(f"annotations[{index}]: {found}")
+            yield f"annotations[{index}]: {found}"
         else:
             objects[annotation["image_id"]].append(found)
-    images = [AnnotatedImage.of(folder / image["file_name"], *sizes[image["id"]], objects[image["id"]]) for image in sound]
-    return images, [f"{path}: {fault}" for fault in faults]
+    yield from ((image, objects[image["id"]]) for image in sound)
 
 
 def _image_fault(image: Mapping[str, Any]) -> str | None:
     """What is wrong with an entry of `images`."""
     name, size = image.get("file_name"), [image.get("width"), image.get("height")]
     if not isinstance(name, str) or not name or not _stays_below(name):
-        return f"expected `file_name` to be a path below the split's folder, but got {name!r}."
+        return f"expected `file_name` to be a path below the split's folder, but got {shorten(name)}."
     if not isinstance(image.get("id"), int | str):
-        return f"{name}: expected an `id`, but got {image.get('id')!r}."
+        return f"{name}: expected an `id`, but got {shorten(image.get('id'))}."
     if not are_pixels(size, 2) or not all(isinstance(side, int) and side > 0 for side in size):
-        return f"{name}: expected `width` and `height` in pixels, but got {size}."
+        return f"{name}: expected `width` and `height` in pixels, but got {shorten(size)}."
     return None
 
 
@@ -104,23 +154,31 @@ def _read_annotation(
     annotation: Mapping[str, Any], labels: Mapping[Any, int], sizes: Mapping[Any, tuple[int, int]]
 ) -> AnnotatedObject | str:
     """One object, or what is wrong with it."""
-    image, category, box = (annotation.get(key) for key in ("image_id", "category_id", "bbox"))
-    if not isinstance(image, int | str) or image not in sizes:
-        return f"expected `image_id` of one of the images, but got {image!r}."
-    if not isinstance(category, int | str) or category not in labels:
-        return f"expected `category_id` of one of the categories, but got {category!r}."
-    if not isinstance(box, list) or not are_pixels(box, 4) or min(box[2:]) < 0:
-        return f"expected `bbox` to be x, y, width, height in pixels, but got {box!r}."
-    segment = annotation.get("segmentation") or None
-    if segment is not None and not _is_segment(segment, sizes[image]):
-        return "expected `segmentation` to be polygons, or run lengths of the image's size."
-    x, y, width, height = box
-    return AnnotatedObject(
-        labels[category], (x, y, x + width, y + height), segment, crowd=bool(annotation.get("iscrowd", 0))
+    image, category, box, crowd, area = (
+        annotation.get(key, default)
+        for key, default in (("image_id", None), ("category_id", None), ("bbox", None), ("iscrowd", 0), ("area", 0))
     )
+    segment = annotation.get("segmentation") or None
+    if not isinstance(image, int | str) or image not in sizes:
+        fault = f"expected `image_id` of one of the images, but got {shorten(image)}."
+    elif not isinstance(category, int | str) or category not in labels:
+        fault = f"expected `category_id` of one of the categories, but got {shorten(category)}."
+    elif not isinstance(box, list) or not are_pixels(box, 4) or min(box[2:]) < 0:
+        fault = f"expected `bbox` to be x, y, width, height in pixels, but got {shorten(box)}."
+    elif not isinstance(crowd, int) or crowd not in (0, 1):
+        fault = f"expected `iscrowd` to be 0 or 1, but got {shorten(crowd)}."
+    elif not are_pixels([area], limit=math.inf):
+        fault = f"expected `area` in pixels, but got {shorten(area)}."
+    elif segment is not None and not is_segment(segment, sizes[image]):
+        fault = "expected `segmentation` to be polygons, or run lengths of the image's size."
+    else:
+        x, y, width, height = box
+        return AnnotatedObject(labels[category], (x, y, x + width, y + height), segment, crowd=bool(crowd))
+    return fault
 
 
-def _is_segment(segment: Any, size: tuple[int, int]) -> bool:
+def is_segment(segment: Any, size: tuple[int, int]) -> bool:
+    """Whether `segment` is polygons, or run lengths that fill a picture of `size`, width and height."""
     width, height = size
     if isinstance(segment, dict):
         counts: Any = segment.get("counts")

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from detkd.data.pictures import IMAGE_SUFFIXES
-from detkd.errors import DataError
+from detkd.errors import DataError, one_line, shorten
+from detkd.trees import parse_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -72,7 +71,9 @@ class Description:
         if isinstance(names, dict) and sorted(names) == list(range(len(names))):
             names = [names[index] for index in range(len(names))]
         if not isinstance(names, list) or not names:
-            raise DataError(f"{self.path}: expected `names` to list the classes or map 0, 1, … to them, but got {names!r}.")
+            raise DataError(
+                f"{self.path}: expected `names` to list the classes or map 0, 1, … to them, but got {shorten(names)}."
+            )
         return tuple(str(name) for name in names)
 
 
@@ -83,11 +84,11 @@ def read_mapping(path: Path) -> dict[str, Any]:
         DataError: If the file is missing, unreadable, or holds no mapping.
     """
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise DataError(f"Expected a data.yaml, but there is none at {path}.") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise DataError(f"{path}: expected readable YAML, but: {' '.join(str(error).split())}") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: expected readable YAML, but: {one_line(error)}") from error
     if not isinstance(tree, dict):
         raise DataError(f"{path}: expected a mapping with `train`, `val` and `names`, but got {type(tree).__name__}.")
     return tree

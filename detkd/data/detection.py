@@ -13,7 +13,7 @@ from detkd.data.annotations import AnnotatedImage, to_coco
 from detkd.data.description import Description, list_pictures, read_mapping
 from detkd.data.pictures import read_picture
 from detkd.data.splits import ImageSplits, check_splits, read_each
-from detkd.errors import DataError
+from detkd.errors import DataError, shorten
 from detkd.files import write_text
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class DetectionDataset(ImageSplits[AnnotatedImage]):
         description = Description.of(path, read_mapping(path))
         splits, kind = description.splits(), description.tree.get("format", "yolo")
         if kind not in get_args(Format):
-            raise DataError(f"{path}: expected `format` to be one of {list(get_args(Format))}, but got {kind!r}.")
+            raise DataError(f"{path}: expected `format` to be one of {list(get_args(Format))}, but got {shorten(kind)}.")
         places = _annotations(path, kind, description.tree.get("annotations"), tuple(splits))
         annotations = {split: description.below(f"annotations.{split}", place) for split, place in places.items()}
         return cls(path, description.root, description.names(), splits, kind, annotations)
@@ -102,7 +102,8 @@ class DetectionDataset(ImageSplits[AnnotatedImage]):
         if self.format == "voc" or path is None or not path.is_file():
             return to_coco(self.annotated(split), self.names)
         truth = coco.load_truth(path, self.names)
-        listed = {Path(str(image.get("file_name"))).name for image in truth["images"]}
+        coco.check_truth(truth, str(path))
+        listed = {Path(image["file_name"]).name for image in truth["images"]}
         unlisted = [image.name for image in self.images(split) if image.name not in listed]
         if unlisted:
             raise DataError(
@@ -158,7 +159,7 @@ def _listed(path: Path, folder: Path) -> list[Path]:
     names = [line.split()[0] for line in lines if line.strip()]
     for name in names:
         if Path(name).name != name:
-            raise DataError(f"{path}: expected names of images without folder, but got {name!r}.")
+            raise DataError(f"{path}: expected names of images without folder, but got {shorten(name)}.")
     return [folder / f"{name}.jpg" for name in names]
 
 
@@ -167,8 +168,10 @@ def _annotations(path: Path, kind: str, given: Any, splits: tuple[str, ...]) -> 
     if kind == "yolo":
         return {}
     if kind == "voc":
+        if given is not None and not isinstance(given, str):
+            raise DataError(f"{path}: expected `annotations` to be the folder of the XML, but got {shorten(given)}.")
         return dict.fromkeys(splits, "Annotations" if given is None else given)
     missing = [split for split in splits if not isinstance(given, dict) or not isinstance(given.get(split), str)]
     if missing:
-        raise DataError(f"{path}: expected `annotations` to give the json of {missing}, but got {given!r}.")
+        raise DataError(f"{path}: expected `annotations` to give the json of {missing}, but got {shorten(given)}.")
     return {split: given[split] for split in splits}

@@ -11,7 +11,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from scipy import ndimage
 
-from detkd.data.pictures import BROKEN
+from detkd.data.pictures import BROKEN, FORMATS
 from detkd.errors import DataError
 from detkd.types import NOT_LEARNT, UNLABELLED
 
@@ -164,7 +164,7 @@ def read_mask(path: Path) -> npt.NDArray[np.int64]:
     if not path.is_file():
         raise DataError(f"Expected a mask at {path}, but there is none.")
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             if image.mode not in _MODES:
                 raise DataError(f"{path}: expected a mask with one number a pixel, but it is {image.mode}.")
             return np.asarray(image).astype(np.int64)

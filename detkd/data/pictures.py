@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
+# What is read, whatever a file is called: Pillow would hand PostScript to a program that runs it.
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 _ORIENTATION, _LYING = 0x0112, (5, 6, 7, 8)  # the EXIF tag, and its values that swap width and height
 # ImportError: once imported, ultralytics makes Pillow look for a HEIF plugin where a file is no picture.
 BROKEN = (OSError, SyntaxError, ValueError, ImportError, Image.DecompressionBombError)
@@ -41,7 +43,7 @@ def decode_picture(file: Path | BinaryIO, name: str) -> npt.NDArray[np.uint8]:
         DataError: If the file is no whole picture.
     """
     try:
-        with Image.open(file) as image:
+        with Image.open(file, formats=FORMATS) as image:
             return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     except BROKEN as error:
         raise DataError(f"{name}: expected a readable image, but: {error}.") from error
@@ -54,7 +56,7 @@ def read_size(path: Path) -> tuple[int, int]:
         DataError: If the file is no picture.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             width, height = image.size
             lying = image.getexif().get(_ORIENTATION) in _LYING
     except BROKEN as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import multiprocessing
 import statistics
 import sys
@@ -20,13 +19,14 @@ from detkd.engines.grid import Axis, grid_recipes
 from detkd.engines.kept import CONFIG, describe_changes
 from detkd.engines.run import build_models, check_settings, run_config
 from detkd.engines.tasks import task_of
-from detkd.errors import ConfigError, DetkdError
+from detkd.errors import ConfigError, DataError, DetkdError, one_line
 from detkd.evaluation.paired import paired_difference
 from detkd.files import write_json, write_text
 from detkd.report.comparison import comparison_markdown, comparison_table
 from detkd.report.grid import grid_plot
 from detkd.report.html.report import write_report
 from detkd.report.reporter import SILENT, reporter, reporting
+from detkd.trees import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -179,12 +179,16 @@ def _check(missing: Sequence[Sequence[RunConfig]]) -> None:
 
 def summarise(comparison: Comparison) -> dict[str, Any]:
     """Read the finished runs and pair them by seed; the result is what comparison.json holds."""
-    results = {name: [_read_results(run) for run in runs] for name, runs in comparison.runs.items()}
+    results = {
+        name: [_read_results(run, comparison.split, comparison.metrics) for run in runs]
+        for name, runs in comparison.runs.items()
+    }
     first = comparison.metrics[0]
     teachers = [
         teacher["metrics"][comparison.split] for runs in results.values() for run in runs for teacher in run["teachers"]
     ]
-    best = max(teachers, key=lambda metrics: metrics[first], default=None)
+    judged = [metrics for metrics in teachers if metrics.get(first) is not None]  # not so one of other classes
+    best = max(judged, key=lambda metrics: metrics[first], default=None)
     metrics = comparison.metrics
     teacher = None if best is None else {metric: best.get(metric) for metric in metrics}
     recipes = {name: _summarise_recipe(runs, comparison.split, metrics) for name, runs in results.items()}
@@ -264,10 +268,36 @@ def _finished(config: RunConfig) -> bool:
     return (config.output / config.name / "results.json").exists()
 
 
-def _read_results(config: RunConfig) -> dict[str, Any]:
+def _read_results(config: RunConfig, split: str, metrics: Sequence[str]) -> dict[str, Any]:
     path = config.output / config.name / "results.json"
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content
+    try:
+        content = parse_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise DataError(f"Expected the results of a run in {path}, but: {one_line(error)}. Delete the run.") from error
+    fault = _results_fault(content, split, metrics)
+    if fault:
+        raise DataError(f"Expected the results of a run in {path}, but {fault}. Delete the run to make it anew.")
+    found: dict[str, Any] = content
+    return found
+
+
+def _results_fault(content: Any, split: str, metrics: Sequence[str]) -> str | None:
+    """What a comparison lacks in a run's results."""
+    try:
+        for role, model in [("student", content["student"]), *(("teacher", teacher) for teacher in content["teachers"])]:
+            numbers = [model["metrics"][split].get(metric) for metric in metrics]
+            if role == "student" and not all(isinstance(number, int | float) for number in numbers):
+                return f"the student's {list(metrics)} of {split} are {numbers}"
+            if role == "teacher" and not all(isinstance(number, int | float | None) for number in numbers):
+                return f"a teacher's {list(metrics)} of {split} are {numbers}"
+        rates = [content["train_seconds"], content["epochs"], content["peak_memory_mib"]]
+        if not all(isinstance(number, int | float) for number in rates) or not content["epochs"] > 0:
+            return f"its seconds, epochs and memory are {rates}"
+        if not all(isinstance(row, dict) for row in content["history"]) or not content["history"]:
+            return "there is no `history`"
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        return f"there is no {one_line(error)}"
+    return None
 
 
 def _read_recipes(path: Path) -> dict[str, list[str]]:

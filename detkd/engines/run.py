@@ -22,7 +22,7 @@ from detkd.engines.kept import CONFIG, describe_changes
 from detkd.engines.tasks import Judged, task_of
 from detkd.errors import ConfigError, WeightsError
 from detkd.evaluation.cost import measure_cost
-from detkd.files import copy_file, write_json, write_text
+from detkd.files import copy_file, remove_remains, write_json, write_text
 from detkd.inherit import select_weights
 from detkd.memory import keep_freed_memory
 from detkd.processes import is_first_process
@@ -67,6 +67,7 @@ def run_config(config: RunConfig, *, resume: bool = False) -> Path:
     dataset, student, teachers, distiller = prepare_run(config, resume=resume)
     folder, task, family = config.output / config.name, task_of(config), FAMILIES[config.student.family]
     if is_first_process():
+        remove_remains(folder)
         write_text(folder / CONFIG, dump_config(config))
     trained = family.engine.train(student, distiller, config, dataset, folder, resume=resume)
     if not is_first_process():

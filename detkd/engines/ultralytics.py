@@ -9,13 +9,16 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from detkd.adapters.restricted.ultralytics import restricted
 from detkd.adapters.ultralytics import UltralyticsAdapter, import_ultralytics
 from detkd.engines.detection import TITLE, WATCHED
 from detkd.engines.distilling.ultralytics import distilling
 from detkd.engines.following import following, loggers_of
 from detkd.engines.result import TrainingResult
+from detkd.engines.resuming.ultralytics import epochs_left, forget_later_epochs, whole_checkpoints
 from detkd.engines.views.ultralytics import Views, load_views, replaying
-from detkd.errors import ConfigError
+from detkd.errors import ConfigError, DetkdError
+from detkd.files import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -109,7 +112,7 @@ def training_views(config: RunConfig, dataset: DetectionDataset, student: nn.Mod
     """
     if config.distill is None or config.distill.views is None:
         return None
-    with tempfile.TemporaryDirectory() as name, _silence():
+    with tempfile.TemporaryDirectory() as name, _silence(), restricted():
         data = Path(name, "data.yaml")
         dataset.write_yaml(data)
         arguments = trainer_arguments(config, data, Path(name))
@@ -121,18 +124,24 @@ def _student_trainer(student: nn.Module) -> Any:
     from ultralytics.models.yolo.detect import DetectionTrainer
     from ultralytics.models.yolo.segment import SegmentationTrainer
     from ultralytics.nn.tasks import SegmentationModel
+    from ultralytics.utils import RANK
     from ultralytics.utils.callbacks import base as base_callbacks
+    from ultralytics.utils.torch_utils import strip_optimizer
 
     base: Any = SegmentationTrainer if isinstance(student, SegmentationModel) else DetectionTrainer
 
     class StudentTrainer(base):  # type: ignore[misc]
-        """ultralytics' trainer for a student that detkd has built, which tells of its epochs as detkd does."""
+        """ultralytics' trainer for a student that detkd has built, which tells of its epochs as detkd does.
+
+        The files that it reads may be hostile, and a kill at any moment leaves them fit to go on from.
+        """
 
         def __init__(self, student: nn.Module, overrides: dict[str, Any], followed: Training) -> None:
             self.student = student
             self.followed = followed
             self.steps = self.shown = 0
-            super().__init__(overrides=overrides)
+            with restricted():
+                super().__init__(overrides=overrides)
             # ultralytics tells every service that its settings allow and that is installed, and its own; a run of detkd
             # tells those that its configuration names.
             for event, callbacks in self.callbacks.items():
@@ -146,6 +155,37 @@ def _student_trainer(student: nn.Module) -> Any:
             if weights is not None:
                 model.load(weights, verbose=verbose)
             return cast("nn.Module", model)
+
+        def check_resume(self, overrides: dict[str, Any]) -> None:
+            """Go on with the arguments of the run's own configuration; those in a checkpoint may lead anywhere."""
+            self.resume = bool(self.args.resume)
+            if self.resume:
+                self.args.model = str(self.args.resume)
+
+        def train(self) -> Any:
+            """Train, or what is left of it after a kill."""
+            with restricted():
+                left = epochs_left(self.last, self.epochs, self.args.patience) if self.resume else self.epochs
+                if self.resume:
+                    forget_later_epochs(self.csv, self.epochs - left)
+                return super().train() if left else self.final_eval()
+
+        def save_model(self) -> bool:
+            """Save as ultralytics does, but whole or not at all."""
+            with whole_checkpoints(self):
+                return bool(super().save_model())
+
+        def final_eval(self) -> None:
+            """Strip the best checkpoint of what training needs.
+
+            The last one stays as it is: a run that is killed while detkd evaluates goes on from it.
+            """
+            if RANK > 0:
+                return
+            with replacing(self.best) as temporary:
+                updates = {"train_results": self.read_results_csv()}
+                if not self.best.exists() or not strip_optimizer(self.best, str(temporary), updates):
+                    raise DetkdError(f"Expected the best checkpoint of the training at {self.best}, but it is none.")
 
         def show_step(self) -> None:
             """Tell of one batch."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from detkd.errors import DataError
+from detkd.data.annotations import are_pixels
+from detkd.data.coco import check_truth, is_segment
+from detkd.errors import DataError, one_line, shorten
 from detkd.evaluation.bootstrap import precision_intervals
+from detkd.trees import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,7 +90,9 @@ def evaluate_coco(
             are no masks where they are to be scored.
     """
     truth = _read(ground_truth) if isinstance(ground_truth, Path) else ground_truth
-    results = _read(detections) if isinstance(detections, Path) else detections
+    if isinstance(ground_truth, Path):
+        check_truth(truth, str(ground_truth))
+    results = _read_results(detections, truth) if isinstance(detections, Path) else detections
     if iou_type == "segm":
         _check_masks(truth, results)
         results = [{key: value for key, value in result.items() if key != "bbox"} for result in results]
@@ -96,7 +100,7 @@ def evaluate_coco(
         coco = COCO()
         try:
             # Evaluation adds keys to annotations; the caller's stay as they are.
-            coco.dataset = {**truth, "annotations": [dict(annotation) for annotation in truth["annotations"]]}
+            coco.dataset = {**truth, "annotations": [_complete(*item) for item in enumerate(truth["annotations"], 1)]}
             coco.dataset.setdefault("info", {})
             coco.createIndex()
         except (KeyError, TypeError) as error:
@@ -166,6 +170,35 @@ def _number(value: float) -> float:
 
 def _read(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DataError(f"Expected COCO json, but {path} is not readable: {error}") from error
+        return parse_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise DataError(f"Expected COCO json, but {path} is not readable: {one_line(error)}") from error
+
+
+def _complete(number: int, annotation: dict[str, Any]) -> dict[str, Any]:
+    """An annotation of the caller's, with what pycocotools wants and some tools leave out."""
+    return {"id": number, "iscrowd": 0, "area": annotation["bbox"][2] * annotation["bbox"][3], **annotation}
+
+
+def _read_results(path: Path, truth: dict[str, Any]) -> list[dict[str, Any]]:
+    """Read detections, and refuse what pycocotools would fail on or believe."""
+    results = _read(path)
+    if not isinstance(results, list) or not all(isinstance(result, dict) for result in results):
+        raise DataError(f"{path}: expected a list of detections, but got {shorten(results)}.")
+    sizes = {image["id"]: (image["width"], image["height"]) for image in truth["images"]}
+    for index, result in enumerate(results):
+        image, box, segment = (result.get(key) for key in ("image_id", "bbox", "segmentation"))
+        if not isinstance(image, int | str) or not isinstance(result.get("category_id"), int | str):
+            fault = "expected `image_id` and `category_id` of the ground truth"
+        elif not are_pixels([result.get("score")]):
+            fault = "expected a number as `score`"
+        elif ("bbox" in result) != ("bbox" in results[0]) or ("bbox" not in result and segment is None):
+            fault = "expected a `bbox` of each detection, or a `segmentation` of each"
+        elif "bbox" in result and not (are_pixels(box, 4) and min(box[2:]) >= 0):
+            fault = "expected `bbox` to be x, y, width, height in pixels"
+        elif segment is not None and image in sizes and not is_segment(segment, sizes[image]):
+            fault = "expected `segmentation` to be polygons, or run lengths of the image's size"
+        else:
+            continue
+        raise DataError(f"{path}: detection {index}: {fault}, but got {shorten(result)}.")
+    return results

@@ -191,7 +191,7 @@ def vocabulary_size(tokenizer: str) -> int:
         content: Any = json.loads(tokenizer)
         ids = [*content["model"]["vocab"].values(), *(token["id"] for token in content.get("added_tokens", ()))]
         return max(int(number) for number in ids) + 1
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise WeightsError(
             "Expected a tokenizer in the format of tokenizers (tokenizer.json) with a vocabulary."
         ) from error

@@ -6,8 +6,9 @@ import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from detkd.adapters.restricted.ultralytics import restricted
 from detkd.adapters.ultralytics import import_ultralytics, load_weights, load_yolo, read_state_dict
-from detkd.errors import ConfigError, WeightsError
+from detkd.errors import ConfigError, WeightsError, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,19 +56,28 @@ def build_yolo(spec: ModelConfig, class_names: Sequence[str], *, role: str) -> t
 def _from_yaml(spec: ModelConfig, classes: int, role: str) -> Any:
     from ultralytics.nn.tasks import DetectionModel, SegmentationModel, yaml_model_load
 
+    name = str(spec.model)
+    if ":/" in name:  # ultralytics would download it
+        raise ConfigError(f"{role}.model: expected the name of a model or a path to a yaml, but got {name!r}.")
     try:
-        tree = copy.deepcopy(yaml_model_load(spec.model))
-    except (OSError, AssertionError) as error:  # it asserts the file's suffix
+        tree = copy.deepcopy(yaml_model_load(name))
+    except Exception as error:  # it asserts the file's suffix, and reads whatever the file holds
         raise ConfigError(
             f"{role}.model: expected an ultralytics model yaml (such as yolov5n.yaml) or a path to one, or the name of a "
-            f"torchvision detector (such as fasterrcnn_mobilenet_v3_small_fpn), but got {spec.model!r}."
+            f"torchvision detector (such as fasterrcnn_mobilenet_v3_small_fpn), but got {name!r}."
         ) from error
     scale = tree.get("scale")
-    if (spec.width is not None or spec.depth is not None) and scale not in tree.get("scales", {}):
-        raise ConfigError(f"{role}: expected a yaml with scales for `width` and `depth`, but {spec.model} has none.")
-    if spec.width is not None:
-        tree["scales"][scale][1] = spec.width
-    if spec.depth is not None:
-        tree["scales"][scale][0] = spec.depth
-    kind = SegmentationModel if "Segment" in str(tree["head"][-1][2]) else DetectionModel
-    return kind(tree, nc=classes, verbose=False)
+    if (spec.width is not None or spec.depth is not None) and scale not in (tree.get("scales") or {}):
+        raise ConfigError(f"{role}: expected a yaml with scales for `width` and `depth`, but {name} has none.")
+    try:
+        if spec.width is not None:
+            tree["scales"][scale][1] = spec.width
+        if spec.depth is not None:
+            tree["scales"][scale][0] = spec.depth
+        kind = SegmentationModel if "Segment" in str(tree["head"][-1][2]) else DetectionModel
+        with restricted():
+            return kind(tree, nc=classes, verbose=False)
+    except Exception as error:  # the file names layers and what they are made with
+        raise ConfigError(
+            f"{role}.model: expected layers that ultralytics builds, but {name}: {one_line(error)}"
+        ) from error

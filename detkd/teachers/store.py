@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,7 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from safetensors import SafetensorError, safe_open
 
-from detkd.errors import CacheError
+from detkd.errors import CacheError, one_line, shorten
+from detkd.trees import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 FORMAT = 1
 INDEX = "index.json"
 SHARD_BYTES = 64 * 2**20
+LARGEST = 2**31 - 1  # of any count
+_SHARD = re.compile(r"[A-Za-z0-9_]+-\d{3,}-\d{5,}\.safetensors")
 OPEN_SHARDS = 1024  # each is a mapping of memory, of which a process may have some ten thousands
 DTYPES = {"float16": torch.float16, "int32": torch.int32}
 MAKE_IT = "Make it with detkd cache-teacher"
@@ -119,26 +123,50 @@ class Index:
         """
         path = folder / INDEX
         try:
-            tree = json.loads(path.read_text(encoding="utf-8"))
+            tree = parse_json(path.read_bytes())
             if tree["format"] != FORMAT:
                 raise CacheError(
                     f"Expected the teacher cache at {folder} to be of format {FORMAT}, but it is of format "
-                    f"{tree['format']!r}. {MAKE_IT} in another folder."
+                    f"{shorten(tree['format'])}. {MAKE_IT} in another folder."
                 )
-            return cls(
+            index = cls(
                 fingerprint=tree["fingerprint"],
                 images=tree["images"],
                 rows=tree["rows"],
                 fields={name: Field(field["dtype"], tuple(field["shape"])) for name, field in tree["fields"].items()},
                 shards={name: File(**file) for name, file in tree["shards"].items()},
             )
+            index.check()
         except FileNotFoundError as error:
             raise CacheError(f"Expected a teacher cache at {folder}, but there is no {INDEX}. {MAKE_IT}.") from error
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise CacheError(
-                f"Expected {path} to be the index of a teacher cache, but: {type(error).__name__} {error}. {MAKE_IT} in "
-                "another folder."
+                f"Expected {path} to be the index of a teacher cache, but: {type(error).__name__} {one_line(error)}. "
+                f"{MAKE_IT} in another folder."
             ) from error
+        return index
+
+    def check(self) -> None:
+        """Refuse values that no cache has, as a damaged or somebody else's index may hold them.
+
+        Raises:
+            ValueError: Naming the key.
+        """
+        counts = {"images": [self.images], "rows": [self.rows]}
+        counts |= {f"fields.{name}.shape": list(field.shape) for name, field in self.fields.items()}
+        for key, values in counts.items():
+            if not all(type(value) is int and 0 < value <= LARGEST for value in values):
+                raise ValueError(f"{key}: expected numbers from 1 to {LARGEST}, got {shorten(values)}")
+        for name, field in self.fields.items():
+            if field.dtype not in DTYPES:
+                raise ValueError(f"fields.{name}.dtype: expected one of {list(DTYPES)}, got {shorten(field.dtype)}")
+        for name, file in self.shards.items():
+            if not _SHARD.fullmatch(name):  # nothing outside of the folder is read or removed
+                raise ValueError(f"shards: expected names such as {Shard('full', 0, 0).name}, got {shorten(name)}")
+            if type(file.bytes) is not int or not isinstance(file.blake2b, str):
+                raise ValueError(f"shards.{name}: expected its size and checksum, got {shorten(file)}")
+        if not all(isinstance(section, dict) for section in self.fingerprint.values()):
+            raise ValueError("fingerprint: expected sections of keys and values")
 
     def as_dict(self) -> dict[str, Any]:
         """The tree that :meth:`load` reads back."""

@@ -102,7 +102,7 @@ def change(tree: dict[str, Any], place: str, value: Any) -> None:
         ("images/0/file_name", 3, "path below the split's folder"),
         ("images/0/width", 0, "`width` and `height`"),
         ("images/0/width", 21, "expected 21x10 as annotated, but it has 20x10"),
-        ("images/0/id", 3, "some occur twice"),
+        ("images/0/id", 3, "is there twice"),
         ("images/0/id", [3], "expected an `id`"),
         ("annotations/0/image_id", 99, r"annotations\[0\]: expected `image_id`"),
         ("annotations/0/image_id", {}, r"annotations\[0\]: expected `image_id`"),

@@ -6,20 +6,21 @@ task loss, the aligners in the optimizer, and what a resumed distillation needs 
 
 from __future__ import annotations
 
-from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, distributed, nn
 
 from detkd.engines.averaging import WeightAverage
+from detkd.engines.resuming.ultralytics import whole_checkpoints
 from detkd.engines.weight_log import WeightLog
-from detkd.errors import WeightsError
+from detkd.errors import WeightsError, one_line
 from detkd.files import replacing
 from detkd.types import Targets
+from detkd.weights import read_tensors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from detkd.distiller import Distiller
@@ -200,35 +201,22 @@ def distilling(
                 averages = [average.state_dict() for average in self.averages]
                 kept = {"distiller": self.distiller.state_dict(), "weights": self.weight_log.epochs, "averages": averages}
                 torch.save(kept, path)
-            with self._whole_files():
+            with whole_checkpoints(self):
                 saved = super().save_model()
             for old in self.wdir.glob(_STATE.format("*")):  # only after the checkpoint it belongs to is replaced
                 if old != state:
                     old.unlink()
             return bool(saved)
 
-        @contextmanager
-        def _whole_files(self) -> Iterator[None]:
-            """Let ultralytics write its checkpoints beside their places, and move them there when they are whole."""
-            names = ["last", "best"] if self.best_fitness == self.fitness else ["last"]
-            places: dict[str, Path] = {name: getattr(self, name) for name in names}
-            with ExitStack() as stack:
-                for name, place in places.items():
-                    setattr(self, name, stack.enter_context(replacing(place)))
-                try:
-                    yield
-                finally:
-                    for name, place in places.items():
-                        setattr(self, name, place)
-
         def _load_distiller(self, path: Path) -> None:
-            if not path.is_file():
-                raise WeightsError(f"Expected the aligners of the run to resume at {path}, but the file is missing.")
-            saved = torch.load(path, map_location=self.device, weights_only=True)
-            self.distiller.load_state_dict(saved["distiller"])
+            saved = read_state(path)
+            try:
+                self.distiller.load_state_dict(saved["distiller"])
+                for average, state in zip(self.averages, saved.get("averages", ()), strict=True):
+                    average.load_state_dict(state)
+            except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
+                raise WeightsError(f"Expected {path} to hold the aligners of this run, but: {one_line(error)}") from error
             self.weight_log.epochs[:] = saved["weights"]
-            for average, state in zip(self.averages, saved.get("averages", ()), strict=True):
-                average.load_state_dict(state)
 
     return cast("Any", Distilling)
 
@@ -239,3 +227,16 @@ _STATE = "distiller-{}.pt"
 def _state_file(folder: Path, epoch: int) -> Path:
     """Where the state after an epoch is kept; the epoch in its name, so that it can't be taken for another one's."""
     return folder / _STATE.format(epoch)
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """Read what a resumed distillation needs, tensors and plain values.
+
+    Raises:
+        WeightsError: If the file is missing or something else.
+    """
+    saved = read_tensors(path)
+    content = saved if isinstance(saved, dict) else {}
+    if not isinstance(content.get("distiller"), dict) or not isinstance(content.get("weights"), list):
+        raise WeightsError(f"Expected {path} to hold the aligners of the run to resume, but it does not.")
+    return content

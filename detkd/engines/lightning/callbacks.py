@@ -119,6 +119,7 @@ class Watching(Callback):
 
     Attributes:
         rows: The history.
+        begun: Whether training has, so that all that a resumed run goes on from is restored.
     """
 
     def __init__(
@@ -135,11 +136,13 @@ class Watching(Callback):
         self._save, self._patience, self._every = save, patience, every
         self.last, self.best, self._csv = (folder / name for name in ("last.ckpt", "best.safetensors", "results.csv"))
         self.rows: list[dict[str, float]] = []
+        self.begun = False
         self._before = 0.0  # seconds up to a resumption
         self._begin = time.monotonic()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock; a run that had lost its patience already is over."""
+        self.begun = True
         self._begin = time.monotonic()
         self._before = self.rows[-1]["time"] if self.rows else 0.0
         trainer.should_stop = self._lost_patience()

@@ -12,13 +12,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from detkd.engines.lightning.arguments import import_lightning, trainer_arguments
-from detkd.errors import ConfigError
+from detkd.errors import ConfigError, WeightsError
 from detkd.files import replacing
+from detkd.weights import read_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from detkd.config import RunConfig
+
+# Of a checkpoint that a run goes on from: Lightning's, and those of StudentModule.
+PARTS = frozenset({"state_dict", "distiller", "distill_weights", "optimizer_states", "callbacks", "loops", "epoch"})
 
 # Lightning says so where nothing is wrong, or where only its own habits are not followed.
 _NOISE = (
@@ -71,8 +75,15 @@ def _whole_files() -> Any:
                 torch.save(checkpoint, temporary)
 
         def load_checkpoint(self, path: Any, *_: Any, **__: Any) -> dict[str, Any]:
-            """Read without unpickling anything else."""
-            checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            """Read without unpickling anything else.
+
+            Raises:
+                WeightsError: If the file is broken, or no checkpoint of detkd.
+            """
+            checkpoint: dict[str, Any] = read_tensors(Path(path))
+            missing = PARTS - set(checkpoint) if isinstance(checkpoint, dict) else PARTS
+            if missing:
+                raise WeightsError(f"Expected {path} to be the checkpoint of a run, but it lacks {sorted(missing)}.")
             return checkpoint
 
     return WholeFiles()

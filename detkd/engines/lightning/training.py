@@ -12,7 +12,7 @@ from detkd.engines.lightning.arguments import trainer_arguments
 from detkd.engines.lightning.loading import make_loader, replays, sections, training_views
 from detkd.engines.lightning.trainer import make_trainer, quiet
 from detkd.engines.result import TrainingResult
-from detkd.errors import ConfigError
+from detkd.errors import ConfigError, DetkdError, WeightsError, one_line
 
 if TYPE_CHECKING:
     from torch import nn
@@ -89,6 +89,7 @@ class LightningEngine:
 
         Raises:
             ConfigError: If Lightning refuses an argument, or the batch cannot be shared by the processes.
+            WeightsError: If ``last.ckpt`` is broken, or of something else.
             DetkdError: If a loss is not finite.
         """
         with quiet():
@@ -119,7 +120,13 @@ class LightningEngine:
                 trainer.callbacks += [Distilling(distiller, module.weight_log)] if distiller is not None else []
                 trainer.callbacks += [*([averaging] if averaging is not None else []), *taught]
                 trainer.callbacks += [watching, Showing(followed, watching.rows)]
-                trainer.fit(module, loader, ckpt_path=folder / self.LAST_CHECKPOINT if resume else None)
+                last = folder / self.LAST_CHECKPOINT if resume else None
+                try:
+                    trainer.fit(module, loader, ckpt_path=last)
+                except (RuntimeError, KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+                    if last is None or watching.begun or isinstance(error, DetkdError):
+                        raise
+                    raise WeightsError(f"Expected {last} to be of this run, but: {one_line(error)}") from error
         return TrainingResult(
             checkpoint=watching.best,
             seconds=watching.rows[-1]["time"],

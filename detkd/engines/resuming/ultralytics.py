@@ -1,0 +1,70 @@
+"""Files of ultralytics' trainer that a kill at any moment leaves fit to go on from."""
+
+from __future__ import annotations
+
+import csv
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from detkd.adapters.ultralytics import load_yolo
+from detkd.errors import WeightsError
+from detkd.files import replacing, write_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+STRIPPED = -1  # what ultralytics gives as the epoch of a checkpoint that no training goes on from
+
+
+@contextmanager
+def whole_checkpoints(trainer: Any) -> Iterator[None]:
+    """Let ultralytics write its checkpoints beside their places, and move them there when they are whole."""
+    names = ["last", "best"] if trainer.best_fitness == trainer.fitness else ["last"]  # the last one moves first: best.pt
+    places: dict[str, Path] = {name: getattr(trainer, name) for name in names}
+    with ExitStack() as stack:
+        for name, place in places.items():
+            setattr(trainer, name, stack.enter_context(replacing(place)))
+        try:
+            yield
+        finally:
+            for name, place in places.items():
+                setattr(trainer, name, place)
+
+
+def epochs_left(last: Path, epochs: int, patience: int) -> int:
+    """Epochs that a run which was cut short still has to train; 0 where it was cut short after its training.
+
+    Args:
+        last: Its last checkpoint.
+        epochs: Of the whole run.
+        patience: Epochs without improvement that end it.
+
+    Raises:
+        WeightsError: If the checkpoint is none of ultralytics', or holds anything but known classes.
+    """
+    checkpoint = load_yolo(last).ckpt
+    epoch, best = checkpoint.get("epoch"), (checkpoint.get("stopper") or {}).get("best_epoch", 0)
+    if not isinstance(epoch, int) or not isinstance(best, int):
+        raise WeightsError(f"Expected {last} to say its `epoch` and its best one, but it says {epoch!r} and {best!r}.")
+    done = epoch + 1
+    return 0 if epoch == STRIPPED or done - best >= (patience or epochs) else max(epochs - done, 0)
+
+
+def forget_later_epochs(history: Path, done: int) -> None:
+    """Strike rows off ``results.csv`` that are of no saved epoch: ultralytics writes a row before its checkpoint.
+
+    Args:
+        history: The file.
+        done: Epochs that the last checkpoint knows.
+
+    Raises:
+        WeightsError: If the file is missing or no such table.
+    """
+    try:
+        with history.open(encoding="utf-8", newline="") as file:
+            header, *rows = csv.reader(file)
+        kept = [row for row in rows if len(row) == len(header) and float(row[0]) <= done]
+    except (OSError, ValueError, csv.Error, IndexError) as error:
+        raise WeightsError(f"Expected the history of the run to resume in {history}, but: {error}") from error
+    write_text(history, "".join(",".join(row) + "\n" for row in (header, *kept)))
