@@ -10,7 +10,7 @@ import yaml
 
 from detkd.data import coco, voc, yolo
 from detkd.data.annotations import AnnotatedImage, to_coco
-from detkd.data.description import Description, list_pictures, read_mapping
+from detkd.data.description import Description, beside_images, list_pictures, read_mapping
 from detkd.data.pictures import read_picture
 from detkd.data.splits import ImageSplits, check_splits, read_each
 from detkd.errors import DataError, shorten
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Format = Literal["yolo", "coco", "voc"]
+VOC_IMAGES = "JPEGImages"  # where the pictures are that a list of names is of
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,10 @@ class DetectionDataset(ImageSplits[AnnotatedImage]):
             raise DataError(f"{path}: expected `format` to be one of {list(get_args(Format))}, but got {shorten(kind)}.")
         places = _annotations(path, kind, description.tree.get("annotations"), tuple(splits))
         annotations = {split: description.below(f"annotations.{split}", place) for split, place in places.items()}
+        labels = (
+            annotations if kind == "voc" else {split: beside_images(place, "labels") for split, place in splits.items()}
+        )
+        description.guard({*splits.values(), *labels.values(), description.root / VOC_IMAGES})
         return cls(path, description.root, description.names(), splits, kind, annotations)
 
     def images(self, split: str) -> list[Path]:
@@ -65,7 +70,7 @@ class DetectionDataset(ImageSplits[AnnotatedImage]):
         elif place.is_dir():
             images = list_pictures(place)
         elif self.format == "voc" and place.is_file():
-            images = _listed(place, self.root / "JPEGImages")
+            images = _listed(place, self.root / VOC_IMAGES)
         else:
             raise DataError(f"{self.path}: expected split `{split}` at {place}, but there is no such folder.")
         if not images:

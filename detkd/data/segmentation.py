@@ -19,7 +19,7 @@ from detkd.data.masks import DrawnMasks, InstanceMask, SemanticMask
 from detkd.data.pictures import read_picture, read_size
 from detkd.data.segmented import SegmentedImage, truth_of
 from detkd.data.splits import ImageSplits, check_splits, read_each
-from detkd.errors import DataError
+from detkd.errors import DataError, shorten
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,19 +79,20 @@ class SegmentationDataset(ImageSplits[SegmentedImage]):
         default = "coco" if splits and all(json.is_file() for json in jsons.values()) else "instances"
         kind = tree.get("format", default)
         if kind not in get_args(Format):
-            raise DataError(f"{path}: expected `format` to be one of {list(get_args(Format))}, but got {kind!r}.")
+            raise DataError(f"{path}: expected `format` to be one of {list(get_args(Format))}, but got {shorten(kind)}.")
         if kind == "instances" and len(names) > 1:
             raise DataError(f"{path}: expected one class, which is all that instance maps tell of, but got {list(names)}.")
         key = "annotations" if kind == "coco" else "masks"
         given = tree.get(key) or {}
         if not isinstance(given, dict) or not all(isinstance(place, str) for place in given.values()):
-            raise DataError(f"{path}: expected `{key}` to map splits to their places, but got {given!r}.")
+            raise DataError(f"{path}: expected `{key}` to map splits to their places, but got {shorten(given)}.")
         labels = {
             split: description.below(f"{key}.{split}", given[split])
             if split in given
             else _default(path, kind, folder, jsons[split])
             for split, folder in splits.items()
         }
+        description.guard({*splits.values(), *(place for place in labels.values() if kind != "coco")})
         holdout = _holdout(description, splits)
         if holdout is not None:
             splits["val"], labels["val"] = splits["train"], labels["train"]
@@ -218,7 +219,7 @@ def _holdout(description: Description, splits: dict[str, Path]) -> int | None:
     if holdout is None:
         return None
     if isinstance(holdout, bool) or not isinstance(holdout, int) or holdout < 2:
-        raise DataError(f"{description.path}: expected `holdout` to be a whole number from 2, but got {holdout!r}.")
+        raise DataError(f"{description.path}: expected `holdout` to be a whole number from 2, but got {shorten(holdout)}.")
     if "val" in splits or "train" not in splits:
         raise DataError(f"{description.path}: expected `holdout` where there is `train` and no `val`.")
     return holdout
