@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 class ClassificationSettings(BaseModel):
     """Which samples are learnt from, and how they reach the network."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     subset: int | None = Field(None, ge=1, description="training samples of a class, the same in every run; null takes all")
     held_out: float = Field(

@@ -53,7 +53,7 @@ def default_terms(student: ModelConfig) -> dict[str, Any]:
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class DistillConfig(_Strict):
@@ -136,8 +136,12 @@ class TrainConfig(_Strict):
         description="side of the square input in pixels, a multiple of the largest stride; of sentences the most tokens",
     )
     batch: int = Field(16, ge=1, description="samples of a step, of all processes together")
-    seed: int = Field(0, ge=0, description="of the student's start, the order of samples and their augmentation")
-    device: str = Field("cpu", coerce_numbers_to_str=True, description="cpu, or numbers of GPUs such as 0 or 0,1")
+    seed: int = Field(
+        0, ge=0, le=2**32 - 1, description="of the student's start, the order of samples and their augmentation"
+    )
+    device: str = Field(
+        "cpu", coerce_numbers_to_str=True, min_length=1, description="cpu, or numbers of GPUs such as 0 or 0,1"
+    )
 
 
 class RunConfig(_Strict):

@@ -25,7 +25,7 @@ DEFAULT_AUGMENT: tuple[dict[str, dict[str, Any]], ...] = (
 class OptimConfig(BaseModel):
     """The optimizer, and how long it runs."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     name: Literal["adamw", "sgd"] = Field("adamw", description="the optimizer's kind")
     lr: float = Field(5e-4, gt=0, description="learning rate after the warm-up")
@@ -44,7 +44,7 @@ class OptimConfig(BaseModel):
 class LoadingConfig(BaseModel):
     """How an epoch's pictures are drawn and composed."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     sampling: Literal["plain", "repeat_factor"] = Field(
         "plain", description="repeat_factor shows pictures of rare classes more often (Gupta et al. 2019)"

@@ -28,7 +28,7 @@ OF_FAMILIES: dict[str, tuple[FamilyName, ...]] = {
 class ProposalsConfig(BaseModel):
     """How many regions a two-stage detector looks at; fewer are faster."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     pre_nms: int = Field(gt=0, description="best anchors of a level that become proposals")
     post_nms: int = Field(gt=0, description="proposals of an image that are left")
@@ -38,7 +38,7 @@ class ProposalsConfig(BaseModel):
 class ModelConfig(BaseModel):
     """A model: its architecture and, or, its weights."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     model: str | None = Field(
         None,

@@ -12,7 +12,7 @@ from detkd.evaluation.instances import InstanceSettings  # noqa: TC001 - pydanti
 class SegmentationSettings(BaseModel):
     """How pictures reach the network, and how objects are told from its pixels."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     pictures: Literal["fit", "tiles"] = Field(
         "fit",

@@ -53,7 +53,11 @@ def read_state_dict(path: Path) -> dict[str, Tensor] | None:
         return None  # a whole checkpoint, or nothing that may be loaded; the caller decides
     if isinstance(content, dict) and any(isinstance(v, nn.Module) for v in content.values()):
         return None  # ultralytics declares its classes safe once it is at work, so torch reads its checkpoints, too
-    if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
+    if (
+        not isinstance(content, dict)
+        or not content
+        or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items())
+    ):
         raise WeightsError(f"Expected {path} to hold a plain state dict (names to tensors), but it does not.")
     return content
 
@@ -97,10 +101,15 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"Expected a readable weights file, but {path} is broken: {one_line(error)}") from error
 
 
-def fill(model: nn.Module, state: Mapping[str, Tensor]) -> FillReport:
+def fill(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> FillReport:
     """Copy the tensors whose name and shape fit; everything else of the model stays as it was.
 
     Modules that know the names of their own older releases, as torchvision's do, take those too.
+
+    Args:
+        model: The model.
+        state: The tensors.
+        path: Where they are from, for messages.
 
     Raises:
         WeightsError: If none fits.
@@ -110,11 +119,11 @@ def fill(model: nn.Module, state: Mapping[str, Tensor]) -> FillReport:
     try:
         unused = model.load_state_dict(shaped, strict=False).unexpected_keys  # copies into the model's own dtype
     except RuntimeError as error:  # a tensor of an older name has another shape
-        raise WeightsError(f"Expected weights that fit the model, but: {one_line(error)}") from error
+        raise WeightsError(f"Expected weights that fit the model in {path}, but: {one_line(error)}") from error
     filled = len(shaped) - len(unused)
     if not filled:
         raise WeightsError(
-            f"Expected weights that fit the model, but none of the file's {len(state)} tensors has the name and shape of "
-            f"one of the model's {len(own)} (file: {next(iter(state))!r}, model: {next(iter(own))!r})."
+            f"Expected weights that fit the model, but none of the {len(state)} tensors of {path} has the name and shape "
+            f"of one of the model's {len(own)} (file: {next(iter(state))!r}, model: {next(iter(own))!r})."
         )
     return FillReport(filled=filled, offered=len(state), model=len(own))

@@ -14,6 +14,8 @@ from torchvision.models.detection.rpn import RPNHead
 from detkd.errors import WeightsError
 from detkd.weights import fill, read_state_dict
 
+FILE = Path("weights.pt")
+
 
 def model() -> nn.Sequential:
     return nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
@@ -58,21 +60,21 @@ def test_a_pickled_model_is_left_to_the_caller_and_never_run(tmp_path: Path) -> 
 def test_what_fits_is_copied_and_the_rest_stays() -> None:
     source, target = model(), nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 5))
     before = target[1].weight.clone()
-    report = fill(target, {**source.state_dict(), "2.weight": torch.zeros(1)})
+    report = fill(target, {**source.state_dict(), "2.weight": torch.zeros(1)}, FILE)
     torch.testing.assert_close(target[0].state_dict(), source[0].state_dict())
     torch.testing.assert_close(target[1].weight, before)
     assert str(report) == "2 of the file's 5 tensors fit and fill the model's 4"
 
 
 def test_weights_of_another_model_are_refused() -> None:
-    with pytest.raises(WeightsError, match="none of the file's 1 tensors"):
-        fill(model(), {"head.weight": torch.zeros(2)})
+    with pytest.raises(WeightsError, match="none of the 1 tensors of weights"):
+        fill(model(), {"head.weight": torch.zeros(2)}, FILE)
 
 
 def test_names_of_older_releases_fit_where_the_module_knows_them() -> None:
     source, target = RPNHead(8, 3), RPNHead(8, 3)
     old = {name.replace("conv.0.0", "conv"): value for name, value in source.state_dict().items()}
-    assert fill(target, old).filled == 6
+    assert fill(target, old, FILE).filled == 6
     torch.testing.assert_close(target.state_dict(), source.state_dict())
     with pytest.raises(WeightsError, match="size mismatch"):
-        fill(RPNHead(16, 3), old)
+        fill(RPNHead(16, 3), old, FILE)

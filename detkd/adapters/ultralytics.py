@@ -209,7 +209,7 @@ def load_weights(model: nn.Module, path: Path) -> FillReport:
     state = read_state_dict(path)
     if state is None:
         state = load_yolo(path).model.float().state_dict()
-    return fill(model, state)
+    return fill(model, state, path)
 
 
 def as_yolo(model: nn.Module) -> Any:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from detkd.cli import Parser
 from detkd.commands.speaking import add_speaking_options, silence, speaking
-from detkd.errors import ConfigError
+from detkd.errors import ConfigError, WeightsError
 
 if TYPE_CHECKING:
     import argparse
@@ -53,6 +53,10 @@ def train(task: str, parser: argparse.ArgumentParser, argv: Sequence[str] | None
         from detkd.config import dump_config, load_config
 
         config = load_config(arguments.config, arguments.overrides)
+        if config.task != task and not config.student.architecture and config.student.weights is not None:
+            raise WeightsError(
+                f"Expected `student.model`, or a checkpoint that says what it is of, but {config.student.weights} does not."
+            )
         if config.task != task:
             raise ConfigError(f"student.model: {config.student.architecture} is trained by {COMMAND_OF[config.task]}.")
 

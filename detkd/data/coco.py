@@ -135,13 +135,18 @@ def _read_all(
 def _image_fault(image: Mapping[str, Any]) -> str | None:
     """What is wrong with an entry of `images`."""
     name, size = image.get("file_name"), [image.get("width"), image.get("height")]
-    if not isinstance(name, str) or not name or not _stays_below(name):
+    if not isinstance(name, str) or not name or not _is_path(name) or not _stays_below(name):
         return f"expected `file_name` to be a path below the split's folder, but got {shorten(name)}."
     if not isinstance(image.get("id"), int | str):
         return f"{name}: expected an `id`, but got {shorten(image.get('id'))}."
     if not are_pixels(size, 2) or not all(isinstance(side, int) and side > 0 for side in size):
         return f"{name}: expected `width` and `height` in pixels, but got {shorten(size)}."
     return None
+
+
+def _is_path(name: str) -> bool:
+    """Whether a system can have a file of that name: halves of letters and null bytes are none."""
+    return "\0" not in name and name.isprintable()
 
 
 def _stays_below(name: str) -> bool:

@@ -12,7 +12,7 @@ from pycocotools import mask as coco_mask
 from scipy import ndimage
 
 from detkd.data.pictures import BROKEN, FORMATS
-from detkd.errors import DataError
+from detkd.errors import DataError, one_line
 from detkd.types import NOT_LEARNT, UNLABELLED
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def read_mask(path: Path) -> npt.NDArray[np.int64]:
                 raise DataError(f"{path}: expected a mask with one number a pixel, but it is {image.mode}.")
             return np.asarray(image).astype(np.int64)
     except BROKEN as error:
-        raise DataError(f"{path}: expected a readable mask, but: {error}.") from error
+        raise DataError(f"{path}: expected a readable mask, but: {one_line(error)}.") from error
 
 
 def components(mask: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int32], int]:

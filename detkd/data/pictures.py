@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
-from detkd.errors import DataError
+from detkd.errors import DataError, one_line
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,7 +46,7 @@ def decode_picture(file: Path | BinaryIO, name: str) -> npt.NDArray[np.uint8]:
         with Image.open(file, formats=FORMATS) as image:
             return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     except BROKEN as error:
-        raise DataError(f"{name}: expected a readable image, but: {error}.") from error
+        raise DataError(f"{name}: expected a readable image, but: {_reason(error)}.") from error
 
 
 def read_size(path: Path) -> tuple[int, int]:
@@ -60,5 +60,9 @@ def read_size(path: Path) -> tuple[int, int]:
             width, height = image.size
             lying = image.getexif().get(_ORIENTATION) in _LYING
     except BROKEN as error:
-        raise DataError(f"{path}: expected a readable image, but: {error}.") from error
+        raise DataError(f"{path}: expected a readable image, but: {_reason(error)}.") from error
     return (height, width) if lying else (width, height)
+
+
+def _reason(error: Exception) -> str:
+    return f"it is no {', '.join(FORMATS)}" if isinstance(error, ImportError | UnidentifiedImageError) else one_line(error)

@@ -52,6 +52,7 @@ KINDS = tuple(CLASSES.values())  # by class index
 
 VERSION = 1  # of the pictures: raised whenever the same seed draws others
 SMALLEST = 8  # pixels across
+LARGEST_PICTURE = 8192
 LARGEST = 0.45  # of the picture's side
 VISIBLE = 0.45  # of an object's pixels that what is drawn later leaves uncovered
 OVERSAMPLING = 4  # for smooth edges
@@ -110,8 +111,8 @@ def write_synthetic(
         raise DataError(
             f"Expected argument `counts` to give some of {list(SPLITS)} at least 1 picture, but got {dict(counts)}."
         )
-    if size < 4 * SMALLEST:
-        raise DataError(f"Expected argument `size` to be at least {4 * SMALLEST} pixels, but got {size}.")
+    if not 4 * SMALLEST <= size <= LARGEST_PICTURE:
+        raise DataError(f"Expected argument `size` to be from {4 * SMALLEST} to {LARGEST_PICTURE} pixels, but got {size}.")
     recipe = {"version": VERSION, "seed": seed, "size": size, "counts": {split: int(counts[split]) for split in counts}}
     if polygons:  # not told otherwise, so that sets of before there was the choice are known again
         recipe["polygons"] = True

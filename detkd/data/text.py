@@ -184,12 +184,17 @@ def _read(path: Path) -> list[tuple[str, str]]:
             reader = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
             if not set(COLUMNS) <= set(reader.fieldnames or ()):
                 raise DataError(f"{path}: expected the columns {list(COLUMNS)}, but got {reader.fieldnames}.")
-            rows = [(row["sentence"], row["label"]) for row in reader]
+            names, longer, rows = reader.fieldnames or (), None, []
+            for number, row in enumerate(reader, 2):
+                rows.append((row["sentence"], row["label"]))
+                longer = number if longer is None and None in row else longer
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: expected tab-separated sentences and labels, but: {error}.") from error
     broken = next((number for number, row in enumerate(rows, 2) if not row[0] or not row[1]), None)
     if broken is not None or not rows:
         raise DataError(f"{path}: expected a sentence and a label in each line, but line {broken or 2} has none.")
+    if longer is not None:
+        raise DataError(f"{path}: expected {len(names)} columns in each line, but line {longer} has more.")
     return rows
 
 

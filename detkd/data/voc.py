@@ -8,7 +8,7 @@ from xml.parsers import expat
 
 from detkd.data.annotations import AnnotatedImage, AnnotatedObject, are_pixels
 from detkd.data.pictures import read_size
-from detkd.errors import DataError
+from detkd.errors import DataError, one_line, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,7 +37,9 @@ def read_image(image: Path, annotation: Path, names: Sequence[str]) -> Annotated
     root = _parse(annotation)
     given = [root.findtext(f"size/{side}", "0").strip() for side in ("width", "height")]
     if given not in ([str(width), str(height)], ["0", "0"]):  # some tools leave the size out
-        raise DataError(f"{annotation}: expected the size of {image.name}, {width}x{height}, but got {'x'.join(given)}.")
+        raise DataError(
+            f"{annotation}: expected the size of {image.name}, {width}x{height}, but got {shorten('x'.join(given))}."
+        )
     objects = [_read_object(element, annotation, names) for element in root.findall("object")]
     return AnnotatedImage.of(image, width, height, objects)
 
@@ -45,14 +47,14 @@ def read_image(image: Path, annotation: Path, names: Sequence[str]) -> Annotated
 def _read_object(element: ElementTree.Element, path: Path, names: Sequence[str]) -> AnnotatedObject:
     name = element.findtext("name", "").strip()
     if name not in names:
-        raise DataError(f"{path}: expected an object's class among {list(names)}, but got {name!r}.")
+        raise DataError(f"{path}: expected an object's class among {list(names)}, but got {shorten(name)}.")
     texts = [element.findtext(f"bndbox/{side}", "") for side in SIDES]
     try:
         x1, y1, x2, y2 = (float(text) for text in texts)
     except ValueError as error:
-        raise DataError(f"{path}: expected `bndbox` to hold {list(SIDES)}, but got {texts}.") from error
+        raise DataError(f"{path}: expected `bndbox` to hold {list(SIDES)}, but got {shorten(texts)}.") from error
     if not are_pixels([x1, y1, x2, y2]) or x2 < x1 or y2 < y1:
-        raise DataError(f"{path}: expected a box from top left to bottom right, but got {texts}.")
+        raise DataError(f"{path}: expected a box from top left to bottom right, but got {shorten(texts)}.")
     difficult = element.findtext("difficult", "0").strip() == "1"
     return AnnotatedObject(names.index(name), (x1 - 1, y1 - 1, x2, y2), crowd=difficult)
 
@@ -71,6 +73,6 @@ def _parse(path: Path) -> ElementTree.Element:
     parser.StartDoctypeDeclHandler = refuse
     try:
         parser.Parse(path.read_bytes(), True)
-    except (OSError, expat.ExpatError) as error:
-        raise DataError(f"{path}: expected XML, but: {error}.") from error
+    except (OSError, expat.ExpatError, LookupError, ValueError) as error:  # also an encoding that nobody knows
+        raise DataError(f"{path}: expected XML, but: {one_line(error)}.") from error
     return builder.close()

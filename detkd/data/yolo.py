@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from detkd.data.annotations import AnnotatedImage, AnnotatedObject
 from detkd.data.description import beside_images
 from detkd.data.pictures import read_size
-from detkd.errors import DataError
+from detkd.errors import DataError, one_line, shorten
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,24 +43,30 @@ def read_labels(path: Path, classes: int) -> list[tuple[int, list[float]]]:
     Raises:
         DataError: At the first line that is not one of these, with its number.
     """
-    if not path.is_file():
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
         return []
+    except OSError as error:
+        raise DataError(f"{path}: expected a file of labels, but: {one_line(error)}.") from error
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         where = f"{path}:{number}"
         try:
             label, *values = (float(word) for word in line.split())
         except ValueError as error:
-            raise DataError(f"{where}: expected numbers, but got {line.strip()!r}.") from error
+            raise DataError(f"{where}: expected numbers, but got {shorten(line.strip())}.") from error
         polygon = len(values) >= BOX_COLUMNS + 1 and len(values) % 2 == 0
         if len(values) != BOX_COLUMNS - 1 and not polygon:
             raise DataError(f"{where}: expected class x y width height, or a polygon, but got {len(values) + 1} numbers.")
         if not label.is_integer() or not 0 <= label < classes:
             raise DataError(f"{where}: expected a class from 0 to {classes - 1}, but got {label:g}.")
         if not all(math.isfinite(v) and -TOLERANCE <= v <= 1 + TOLERANCE for v in values):
-            raise DataError(f"{where}: expected coordinates from 0 to 1 (divided by the image's size), but got {values}.")
+            raise DataError(
+                f"{where}: expected coordinates from 0 to 1 (divided by the image's size), but got {shorten(values)}."
+            )
         rows.append((int(label), values))
     return rows
 

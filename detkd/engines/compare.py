@@ -302,6 +302,8 @@ def _results_fault(content: Any, split: str, metrics: Sequence[str]) -> str | No
 
 def _read_recipes(path: Path) -> dict[str, list[str]]:
     tree = read_yaml(path)
+    if not tree:
+        raise ConfigError(f"{path}: expected a recipe at least, the baseline, but there is none.")
     for name, changes in tree.items():
         if not isinstance(changes, list) or not all(isinstance(change, str) for change in changes):
             raise ConfigError(f"{path}: expected `{name}` to be a list of key=value, but got {yaml.safe_dump(changes)!r}.")

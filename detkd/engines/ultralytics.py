@@ -17,7 +17,7 @@ from detkd.engines.following import following, loggers_of
 from detkd.engines.result import TrainingResult
 from detkd.engines.resuming.ultralytics import epochs_left, forget_later_epochs, whole_checkpoints
 from detkd.engines.views.ultralytics import Views, load_views, replaying
-from detkd.errors import ConfigError, DetkdError
+from detkd.errors import ConfigError, DetkdError, one_line
 from detkd.files import replacing
 
 if TYPE_CHECKING:
@@ -221,8 +221,18 @@ def train(
 
 
 def check(config: RunConfig) -> None:
-    """Refuse arguments that ultralytics' trainer does not know; see :func:`trainer_arguments`."""
-    trainer_arguments(config, config.data, config.output)
+    """Refuse arguments that ultralytics' trainer does not know or take; see :func:`trainer_arguments`."""
+    arguments = trainer_arguments(config, config.data, config.output)
+    from ultralytics.cfg import get_cfg
+
+    try:
+        get_cfg(overrides=arguments)
+    except (TypeError, ValueError, SyntaxError) as error:
+        raise ConfigError(f"trainer: expected arguments that ultralytics takes, but: {one_line(error)}") from error
+    try:
+        torch_device(config.train.device)
+    except (ValueError, RuntimeError) as error:
+        raise ConfigError(f"train.device: expected cpu, or a GPU that is there, but: {one_line(error)}") from error
 
 
 def run_trainer(

@@ -85,7 +85,7 @@ def build_model(
     model = BUILDERS[architecture.name].build(architecture, tokenizer)
     if spec.weights is None:
         return model, "from scratch"
-    return model, f"{fill(model, plain_tensors(spec.weights))} ({spec.weights})"
+    return model, f"{fill(model, plain_tensors(spec.weights), spec.weights)} ({spec.weights})"
 
 
 def save_model(model: nn.Module, path: Path) -> None:

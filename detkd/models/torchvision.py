@@ -174,4 +174,4 @@ def _fill(model: nn.Module, path: Path, body: str | None) -> FillReport:
     state = plain_tensors(path)
     if body is not None and not state.keys() & model.state_dict().keys():
         state = {f"backbone.body.{name.removeprefix(body)}": value for name, value in state.items()}
-    return fill(model, state)
+    return fill(model, state, path)

@@ -193,4 +193,4 @@ def _fill(network: nn.Module, path: Path) -> FillReport:
     state = plain_tensors(path)
     if not state.keys() & network.state_dict().keys():
         state = {f"encoder.{name}": value for name, value in state.items()}  # of an encoder alone, as of ImageNet
-    return fill(network, state)
+    return fill(network, state, path)

@@ -20,8 +20,8 @@ def restricted() -> Iterator[None]:
 
     ultralytics has such a mode for checkpoints and the yaml of models. It is chosen by the environment when ultralytics is
     imported, which may have been before detkd, and it leaves two doors open: the checkpoints that a training ends with
-    (`best.pt` may be from the run that was resumed), and the pickled ``labels.cache`` beside a data set. The caches are not
-    read, so that labels are read anew; the others load as in that mode.
+    (`best.pt` may be from the run that was resumed), and the pickled ``labels.cache`` beside a data set. The caches are
+    neither read nor written: labels are read anew. The others load as in that mode.
     """
     global _inside  # noqa: PLW0603
     with _lock:
@@ -49,6 +49,7 @@ def _replace() -> list[tuple[Any, str, Any]]:
         (tasks, "SAFE_LOAD", True),
         (torch_utils, "torch_load", _load_known),
         (dataset, "load_dataset_cache_file", _refuse_cache),
+        (dataset, "save_dataset_cache_file", _write_no_cache),
     ):
         before.append((module, name, getattr(module, name)))
         setattr(module, name, value)
@@ -65,3 +66,8 @@ def _load_known(file: Any, **_: Any) -> Any:
 def _refuse_cache(path: Any) -> NoReturn:
     """Stand for a cache that is not there: ultralytics then reads the labels themselves."""
     raise FileNotFoundError(path)
+
+
+def _write_no_cache(_: str, __: Any, content: dict[str, Any], version: str) -> None:
+    """Stand for the writing of a cache, which also says what it is of."""
+    content["version"] = version

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from detkd.engines.lightning.arguments import import_lightning, trainer_arguments
-from detkd.errors import ConfigError, WeightsError
+from detkd.errors import ConfigError, WeightsError, one_line
 from detkd.files import replacing
 from detkd.weights import read_tensors
 
@@ -48,8 +48,9 @@ def make_trainer(config: RunConfig, folder: Path) -> Any:
     try:
         trainer = lightning.Trainer(**arguments, default_root_dir=folder, plugins=[_whole_files()])
     except (ValueError, TypeError, RuntimeError, lightning.utilities.exceptions.MisconfigurationException) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"trainer: expected arguments that Lightning's Trainer takes, but: {reason}") from error
+        raise ConfigError(
+            f"trainer, train.device: expected what Lightning's Trainer takes, but: {one_line(error)}"
+        ) from error
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if launched not in {1, trainer.world_size}:  # each would train alone, in the same folder
         raise ConfigError(
