@@ -33,7 +33,7 @@ ALLOWED = {
     "ops": {"errors", "types"},
     "boxes": {"errors"},
     "memory": set(),
-    "processes": set(),
+    "processes": {"errors"},
     "inherit": {"errors"},
     "schedules": {"errors"},
     "losses": {"boxes", "ops", "errors", "types"},

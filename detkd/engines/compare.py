@@ -22,6 +22,7 @@ from detkd.engines.tasks import task_of
 from detkd.errors import ConfigError, DataError, DetkdError, one_line
 from detkd.evaluation.paired import paired_difference
 from detkd.files import write_json, write_text
+from detkd.processes import end_with_parent
 from detkd.report.comparison import comparison_markdown, comparison_table
 from detkd.report.grid import grid_plot
 from detkd.report.html.report import write_report
@@ -239,6 +240,7 @@ def _run_apart(config: RunConfig) -> None:
 
 
 def _run_logged(config: RunConfig, log: Path) -> None:
+    end_with_parent()
     with log.open("a", encoding="utf-8") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
         try:
             last = FAMILIES[config.student.family].engine.LAST_CHECKPOINT

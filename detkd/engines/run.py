@@ -25,7 +25,7 @@ from detkd.evaluation.cost import measure_cost
 from detkd.files import copy_file, remove_remains, write_json, write_text
 from detkd.inherit import select_weights
 from detkd.memory import keep_freed_memory
-from detkd.processes import is_first_process
+from detkd.processes import alone_in, is_first_process
 from detkd.report.console import results_table
 from detkd.report.html.report import FILE as REPORT
 from detkd.report.html.report import write_report
@@ -64,7 +64,21 @@ def run_config(config: RunConfig, *, resume: bool = False) -> Path:
     """
     if config.train.device == "cpu":
         keep_freed_memory()
-    dataset, student, teachers, distiller = prepare_run(config, resume=resume)
+    prepared = prepare_run(config, resume=resume)
+    with alone_in(config.output / config.name):
+        return _train_and_judge(config, *prepared, resume=resume)
+
+
+def _train_and_judge(
+    config: RunConfig,
+    dataset: Any,
+    student: nn.Module,
+    teachers: list[nn.Module],
+    distiller: Distiller | None,
+    *,
+    resume: bool,
+) -> Path:
+    """What :func:`run_config` does when all has been checked."""
     folder, task, family = config.output / config.name, task_of(config), FAMILIES[config.student.family]
     if is_first_process():
         remove_remains(folder)

@@ -7,6 +7,7 @@ import fcntl
 import shutil
 import zlib
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safetensors.torch import save_file
@@ -17,7 +18,6 @@ from detkd.teachers.store import INDEX, File, Index, Shard, describe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
 
     from torch import Tensor
 
@@ -123,6 +123,8 @@ class Writer:
 
     def _update(self, change: Callable[[Mapping[str, File]], Mapping[str, File]]) -> None:
         with _locked(self.folder / ".index.lock", INDEX, wait=True):
+            for remains in self.folder.glob(f".{Path(INDEX).stem}-*"):  # of a killed process, since the lock is ours
+                remains.unlink()
             index = self._read(self._index)
             self._index = dataclasses.replace(index, shards=dict(sorted(change(index.shards).items())))
             write_json(self.folder / INDEX, self._index.as_dict())
