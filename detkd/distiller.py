@@ -118,9 +118,16 @@ class Distiller(nn.Module):
         """Run teachers, student and every term once without gradients, so that a misfit shows before training starts.
 
         Raises:
-            AdapterError: If a tensor that a term needs is missing.
+            AdapterError: If a tensor that a term needs is missing, or a teacher's weights are not finite.
             ArgumentError: If the tensors of teacher and student do not fit each other.
         """
+        for number, teacher in enumerate(self.teachers, start=1):
+            broken = [name for name, value in teacher.state_dict().items() if not value.isfinite().all()]
+            if broken:
+                raise AdapterError(
+                    f"Expected finite weights of teacher {number}, but {len(broken)} of its tensors hold NaN or infinity, "
+                    f"the first {broken[0]}. It diverged in its own training; take another checkpoint."
+                )
         model = self._student.model
         self.attach()
         try:

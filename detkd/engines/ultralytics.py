@@ -170,6 +170,21 @@ def _student_trainer(student: nn.Module) -> Any:
                     forget_later_epochs(self.csv, self.epochs - left)
                 return super().train() if left else self.final_eval()
 
+        def _handle_nan_recovery(self, epoch: int) -> bool:
+            """Go back to the last checkpoint as ultralytics does; where it cannot, and would train on, end.
+
+            Raises:
+                DetkdError: If the loss is not finite.
+            """
+            advice = "Lower trainer.lr0, or train with trainer.amp=false."
+            try:
+                recovered = bool(super()._handle_nan_recovery(epoch))
+            except RuntimeError as error:
+                raise DetkdError(f"Expected finite losses, but: {one_line(error)}. {advice}") from error
+            if not recovered and self.loss is not None and not self.loss.isfinite():
+                raise DetkdError(f"Expected finite losses, but in epoch {epoch + 1} they are not. {advice}")
+            return recovered
+
         def save_model(self) -> bool:
             """Save as ultralytics does, but whole or not at all."""
             with whole_checkpoints(self):

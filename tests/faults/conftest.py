@@ -1,3 +1,3 @@
 """The tiny data sets, for work that is killed or finds no room."""
 
-from tests.engines.conftest import data, one_thread  # noqa: F401 - fixtures
+from tests.engines.conftest import checkpoint, data, one_thread, teacher  # noqa: F401 - fixtures
