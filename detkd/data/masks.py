@@ -186,13 +186,19 @@ def encode_mask(mask: npt.NDArray[Any]) -> dict[str, Any]:
 
 def decode_segment(segment: Segment, height: int, width: int) -> npt.NDArray[np.uint8]:
     """The mask [H, W] of polygons or run lengths."""
+    decoded: npt.NDArray[np.uint8] = coco_mask.decode(compress_segment(segment, height, width))
+    return decoded
+
+
+def compress_segment(segment: Segment, height: int, width: int) -> dict[str, Any]:
+    """The packed run lengths of polygons or run lengths, the only form that COCO's results have."""
     runs: Any = segment
     if isinstance(segment, list):
         runs = coco_mask.merge(coco_mask.frPyObjects(segment, height, width))
     elif isinstance(segment["counts"], list):
         runs = coco_mask.frPyObjects(segment, height, width)
-    decoded: npt.NDArray[np.uint8] = coco_mask.decode(runs)
-    return decoded
+    packed: dict[str, Any] = runs
+    return packed
 
 
 def disc(radius: int) -> npt.NDArray[np.uint8]:

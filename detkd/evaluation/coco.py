@@ -14,6 +14,7 @@ from pycocotools.cocoeval import COCOeval
 
 from detkd.data.annotations import are_pixels
 from detkd.data.coco import check_truth, is_segment
+from detkd.data.masks import compress_segment
 from detkd.errors import DataError, one_line, shorten
 from detkd.evaluation.bootstrap import precision_intervals
 from detkd.trees import parse_json
@@ -199,6 +200,8 @@ def _read_results(path: Path, truth: dict[str, Any]) -> list[dict[str, Any]]:
         elif segment is not None and image in sizes and not is_segment(segment, sizes[image]):
             fault = "expected `segmentation` to be polygons, or run lengths of the image's size"
         else:
+            if segment is not None and image in sizes:
+                result["segmentation"] = compress_segment(segment, *reversed(sizes[image]))
             continue
         raise DataError(f"{path}: detection {index}: {fault}, but got {shorten(result)}.")
     return results
