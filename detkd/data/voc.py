@@ -38,7 +38,7 @@ def read_image(image: Path, annotation: Path, names: Sequence[str]) -> Annotated
     given = [root.findtext(f"size/{side}", "0").strip() for side in ("width", "height")]
     if given not in ([str(width), str(height)], ["0", "0"]):  # some tools leave the size out
         raise DataError(
-            f"{annotation}: expected the size of {image.name}, {width}x{height}, but got {shorten('x'.join(given))}."
+            f"{annotation}: expected the size of {image.name}, {width}x{height}, but got {'x'.join(given)[:50]}."
         )
     objects = [_read_object(element, annotation, names) for element in root.findall("object")]
     return AnnotatedImage.of(image, width, height, objects)

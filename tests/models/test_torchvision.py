@@ -251,7 +251,7 @@ def test_weights_of_no_use_are_refused(tmp_path: Path) -> None:
     torch.save(nn.Linear(1, 1), tmp_path / "pickled.pt")
     refused("is a pickled object", model=SMALL, width=0.125, weights=tmp_path / "pickled.pt")
     torch.save({"a": torch.zeros(1)}, tmp_path / "other.pt")
-    refused("none of the file's 1 tensors", model=SMALL, width=0.125, weights=tmp_path / "other.pt")
+    refused("none of the 1 tensors of .*other", model=SMALL, width=0.125, weights=tmp_path / "other.pt")
     refused("says its architecture", weights=tmp_path / "other.pt")
     for number, text in enumerate(("[]", "{", '{"name": "x"}', '{"name": "x", "imgsz": 64, "colour": 1}')):
         path = tmp_path / f"odd{number}.safetensors"
