@@ -29,6 +29,7 @@ from detkd.engines.resuming.ultralytics import epochs_left
 from detkd.engines.run import run_config
 from detkd.errors import ConfigError, DataError, DetkdError, WeightsError
 from detkd.model_config import ModelConfig
+from detkd.report.console import TrainingProgress
 from detkd.weights import read_state_dict
 from tests.engines.classes import TINY as TINY_CLASSES
 from tests.engines.classes import configure_classes, write_pictures
@@ -95,13 +96,11 @@ def test_training_a_yolo_reads_no_pickled_labels_and_a_resumed_run_no_foreign_be
     caches = [write_label_cache(own.parent / "labels" / f"{split}.cache") for split in ("train", "val")]
     config = configure(own, distill=None, output=str(tmp_path / "runs"))
 
-    import detkd.engines.ultralytics as engine
-
     def cut(_: object, done: int, values: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine.TrainingProgress, "epoch", cut)
+        patch.setattr(TrainingProgress, "epoch", cut)
         with pytest.raises(KeyboardInterrupt):
             run_config(config)
     weights = tmp_path / "runs" / "run" / "ultralytics" / "weights"
@@ -121,13 +120,11 @@ def test_a_resumed_yolo_obeys_its_configuration_and_not_its_checkpoint(
 ) -> None:
     config = configure(data, distill=None, output=str(tmp_path / "runs"))
 
-    import detkd.engines.ultralytics as engine
-
     def cut(_: object, done: int, values: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine.TrainingProgress, "epoch", cut)
+        patch.setattr(TrainingProgress, "epoch", cut)
         with pytest.raises(KeyboardInterrupt):
             run_config(config)
     last = tmp_path / "runs" / "run" / "ultralytics" / "weights" / "last.pt"
@@ -141,13 +138,11 @@ def test_a_resumed_yolo_obeys_its_configuration_and_not_its_checkpoint(
 def test_lightnings_checkpoint_is_read_without_running_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = configure_classes(write_pictures(tmp_path / "data", {"train": 4, "test": 2}), output=str(tmp_path))
 
-    from detkd.engines.lightning import training
-
     def cut(*_: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(training.TrainingProgress, "epoch", cut)
+        patch.setattr(TrainingProgress, "epoch", cut)
         with pytest.raises((KeyboardInterrupt, SystemExit)):
             run_config(config)
     last = tmp_path / "run" / "lightning" / "last.ckpt"
