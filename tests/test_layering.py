@@ -15,7 +15,19 @@ ALLOWED = {
     "types": set(),
     "files": {"errors"},
     "cli": {"errors"},
-    "commands": {"cli", "config", "data", "engines", "errors", "evaluation", "files", "model_config", "models", "report"},
+    "commands": {
+        "cli",
+        "config",
+        "data",
+        "engines",
+        "errors",
+        "evaluation",
+        "export",
+        "files",
+        "model_config",
+        "models",
+        "report",
+    },
     "__main__": {"cli", "commands"},
     "ops": {"errors", "types"},
     "boxes": {"errors"},
@@ -145,6 +157,7 @@ ALLOWED = {
         "types",
     },
     "report": {"data", "errors", "evaluation", "files", "processes"},
+    "export": {"adapters", "data", "errors", "evaluation", "files", "model_config", "models"},
     "ultralytics": {"adapters", "balance", "config", "distiller", "engines", "errors", "inherit", "teachers"},
 }
 
