@@ -29,6 +29,7 @@ class Exportable:
             example of the input, and whether its sizes may vary.
         traced_onnx: Whether ONNX is made by tracing, because torch.export cannot follow the model.
         batch: Pictures or sentences at a time; None for any number.
+        detections: Whether its outputs are boxes, labels, scores and perhaps masks of as many detections as it finds.
     """
 
     model: nn.Module
@@ -40,3 +41,4 @@ class Exportable:
     writers: Mapping[FormatName, Callable[[Exportable, Path, Tensor, bool], None]] = field(default_factory=dict)
     traced_onnx: bool = False
     batch: int | None = None
+    detections: bool = False

@@ -13,6 +13,7 @@ import torch
 
 from detkd.errors import ConfigError, ExportError
 from detkd.evaluation.cost import median_times
+from detkd.export.differences import detection_difference, difference
 from detkd.export.formats import SUFFIXES, as_tuple, load, write
 from detkd.export.samples import read_square
 from detkd.export.students import load_student
@@ -38,7 +39,7 @@ class Exported:
         name: The format.
         path: Its file.
         megabytes: Size of the file, 10⁶ bytes.
-        difference: Largest difference from the student on any input that was tried, see :func:`difference`.
+        difference: Largest difference from the student on any input that was tried, see :mod:`detkd.export.differences`.
         milliseconds: Median time of one batch on the CPU.
         found: Numbers in all outputs of the student on these inputs: without any, nothing was compared.
     """
@@ -75,7 +76,7 @@ def export_student(
         batch: Pictures or sentences at a time.
         dynamic: Whether that number, and the size of pictures where the student takes any, may vary.
         pictures: Files to compare on, too.
-        tolerance: Largest difference allowed, see :func:`difference`.
+        tolerance: Largest difference allowed, see :mod:`detkd.export.differences`.
 
     Returns:
         What was exported, and the student's own median time in milliseconds.
@@ -87,6 +88,7 @@ def export_student(
     """
     student = load_student(weights, imgsz)
     _check_arguments(student, formats, batch, dynamic, pictures)
+    apart = detection_difference if student.detections else difference
     with torch.random.fork_rng(), torch.no_grad(), tempfile.TemporaryDirectory() as temporary:
         torch.manual_seed(0)
         inputs = _inputs(student, batch, dynamic, pictures)
@@ -99,7 +101,7 @@ def export_student(
             write(student, name, path, example, dynamic=dynamic)
             call = load(name, path)
             found = [call(each) for each in inputs]
-            differences[name] = max(difference(*pair) for pair in zip(found, wanted, strict=True))
+            differences[name] = max(apart(*pair) for pair in zip(found, wanted, strict=True))
             if not differences[name] <= tolerance:
                 raise ExportError(
                     f"{name}: expected outputs that differ from the student's by {tolerance:g} of their size at most, but "
@@ -114,23 +116,6 @@ def export_student(
             megabytes, numbers = target.stat().st_size / 1e6, sum(each.numel() for one in wanted for each in one)
             exported.append(Exported(name, target, megabytes, differences[name], times[name], numbers))
     return exported, times[EAGER]
-
-
-def difference(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> float:
-    """The largest difference of two models' outputs.
-
-    Of each output the largest absolute difference is taken, as a share of its largest absolute value where that is above 1:
-    of scores and logits it is the difference itself, of boxes a share of the picture. Infinite if shapes differ, as where
-    a box more was found.
-    """
-    if [each.shape for each in found] != [each.shape for each in wanted]:
-        return float("inf")
-    shares = [
-        float((one.double() - other.double()).abs().max()) / max(1.0, float(other.double().abs().max()))
-        for one, other in zip(found, wanted, strict=True)
-        if other.numel()
-    ]
-    return max(shares, default=0.0)
 
 
 def _inputs(student: Exportable, batch: int, dynamic: bool, pictures: Sequence[Path]) -> list[Tensor]:

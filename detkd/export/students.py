@@ -81,6 +81,7 @@ def _detector(weights: Path, imgsz: int | None) -> Exportable:
         refused={"torch_export": _CHOSEN},
         traced_onnx=True,  # as torch.export does not follow it
         batch=1,
+        detections=True,
     )
 
 
