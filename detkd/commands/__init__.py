@@ -16,4 +16,5 @@ COMMANDS = {
     "report": "write the HTML report of a run or a comparison anew",
     "export": "write a student as ONNX, TorchScript or torch.export, checked and timed",
     "make-synthetic": "draw the built-in data set",
+    "completion": "print a script that completes commands and options in a shell",
 }
