@@ -15,7 +15,9 @@ ALLOWED = {
     "types": set(),
     "files": {"errors"},
     "cli": {"errors"},
+    "benchmarks": {"memory", "ops"},
     "commands": {
+        "benchmarks",
         "cli",
         "config",
         "data",
