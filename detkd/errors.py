@@ -39,6 +39,10 @@ class AdapterError(DetkdError):
     """A teacher and a student cannot be matched, or a model offers no such tap."""
 
 
+class ExportError(DetkdError):
+    """A student cannot be exported to a format, or what was exported says something else than the student."""
+
+
 class CacheError(DetkdError):
     """A cache of teacher outputs is stale, incomplete or damaged, or there is no room for it."""
 

@@ -16,13 +16,16 @@ ALLOWED = {
     "trees": {"errors"},
     "files": {"errors"},
     "cli": {"errors", "memory"},
+    "benchmarks": {"memory", "ops"},
     "commands": {
+        "benchmarks",
         "cli",
         "config",
         "data",
         "engines",
         "errors",
         "evaluation",
+        "export",
         "files",
         "model_config",
         "models",
@@ -161,6 +164,7 @@ ALLOWED = {
         "weights",
     },
     "report": {"data", "errors", "evaluation", "files", "processes"},
+    "export": {"adapters", "data", "errors", "evaluation", "files", "model_config", "models"},
     "ultralytics": {"adapters", "balance", "config", "distiller", "engines", "errors", "inherit", "teachers"},
 }
 

@@ -5,7 +5,9 @@ ultralytics is AGPL-3.0 and optional: it is imported when a function here is cal
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +24,7 @@ from detkd.types import DensePredictions, DetectorOutputs
 from detkd.weights import FillReport, fill, read_state_dict
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from detkd.adapters.base import DenseKind
 
@@ -34,6 +36,7 @@ __all__ = [
     "import_ultralytics",
     "load_weights",
     "load_yolo",
+    "quiet",
     "read_state_dict",
 ]
 
@@ -55,6 +58,19 @@ def import_ultralytics() -> Any:
     except ModuleNotFoundError as error:
         raise DetkdError("YOLO models need ultralytics (AGPL-3.0): pip install 'detkd[yolo]'.") from error
     return ultralytics
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep ultralytics to its warnings: its own bars and tables would break into others."""
+    from ultralytics.utils import LOGGER
+
+    level = LOGGER.level
+    LOGGER.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        LOGGER.setLevel(level)
 
 
 class UltralyticsAdapter(Hooked):

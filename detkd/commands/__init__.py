@@ -14,5 +14,8 @@ COMMANDS = {
     "compare": "train the same student by several recipes, and say with intervals what each gained",
     "cache-teacher": "make the cache that runs read instead of running the teacher",
     "report": "write the HTML report of a run or a comparison anew",
+    "export": "write a student as ONNX, TorchScript or torch.export, checked and timed",
+    "bench": "time the fused ops against eager PyTorch and torch.compile",
     "make-synthetic": "draw the built-in data set",
+    "completion": "print a script that completes commands and options in a shell",
 }

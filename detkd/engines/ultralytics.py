@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import logging
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from detkd.adapters.restricted.ultralytics import restricted
-from detkd.adapters.ultralytics import UltralyticsAdapter, import_ultralytics
+from detkd.adapters.ultralytics import UltralyticsAdapter, import_ultralytics, quiet
 from detkd.engines.detection import TITLE, WATCHED
 from detkd.engines.distilling.ultralytics import distilling
 from detkd.engines.following import following, loggers_of
@@ -21,7 +20,7 @@ from detkd.errors import ConfigError, DetkdError, one_line
 from detkd.files import replacing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from contextlib import AbstractContextManager
 
     import torch
@@ -112,7 +111,7 @@ def training_views(config: RunConfig, dataset: DetectionDataset, student: nn.Mod
     """
     if config.distill is None or config.distill.views is None:
         return None
-    with tempfile.TemporaryDirectory() as name, _silence(), restricted():
+    with tempfile.TemporaryDirectory() as name, quiet(), restricted():
         data = Path(name, "data.yaml")
         dataset.write_yaml(data)
         arguments = trainer_arguments(config, data, Path(name))
@@ -269,9 +268,9 @@ def run_trainer(
         loggers: Who is told of each epoch beside the reporter.
         decays: See :func:`detkd.engines.distilling.ultralytics.distilling`.
     """
-    quiet = contextlib.nullcontext() if arguments["verbose"] else _silence()
+    voice = contextlib.nullcontext() if arguments["verbose"] else quiet()
     run = Path(arguments["project"]).name
-    with quiet, following(run, arguments["epochs"], TITLE, WATCHED, loggers) as followed:
+    with voice, following(run, arguments["epochs"], TITLE, WATCHED, loggers) as followed:
         base = _student_trainer(student)
         kind = base if views is None else replaying(base, views)
         if distiller is not None:
@@ -285,19 +284,6 @@ def run_trainer(
         history=history,
         weights=trainer.weight_log.epochs if distiller is not None else [],
     )
-
-
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """Keep ultralytics to its warnings: its own bars would break into ours."""
-    from ultralytics.utils import LOGGER
-
-    level = LOGGER.level
-    LOGGER.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        LOGGER.setLevel(level)
 
 
 def _total_seconds(clock: Sequence[float]) -> float:

@@ -6,6 +6,7 @@ import statistics
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from detkd.modes import evaluating
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from torch import Tensor, nn
 
@@ -40,11 +41,10 @@ class ModelCost:
 def measure_cost(models: Mapping[str, nn.Module], imgsz: int) -> dict[str, ModelCost]:
     """Measure models side by side on the CPU, in evaluation mode, on one square image.
 
-    A model that takes something else says so in its ``taps``. Their passes are interleaved, so that noise of the machine
-    hits all of them equally. Training modes are restored.
+    A model that takes something else says so in its ``taps``. Their passes take turns, see :func:`median_times`. Training
+    modes are restored.
     """
     inputs = {name: _example(model, imgsz) for name, model in models.items()}
-    times: dict[str, list[float]] = {name: [] for name in models}
     flops = {}
     with ExitStack() as stack, torch.no_grad():
         for name, model in models.items():
@@ -52,20 +52,27 @@ def measure_cost(models: Mapping[str, nn.Module], imgsz: int) -> dict[str, Model
             with FlopCounterMode(display=False) as counter:
                 model(inputs[name])
             flops[name] = counter.get_total_flops()
-        for turn in range(WARM_UP + ROUNDS):
-            for name, model in models.items():
-                start = time.perf_counter()
-                model(inputs[name])
-                if turn >= WARM_UP:
-                    times[name].append(time.perf_counter() - start)
+        times = median_times({name: partial(model, inputs[name]) for name, model in models.items()})
     return {
         name: ModelCost(
             parameters=sum(parameter.numel() for parameter in model.parameters()),
             gflops=flops[name] / 1e9,
-            cpu_ms=statistics.median(times[name]) * 1e3,
+            cpu_ms=times[name],
         )
         for name, model in models.items()
     }
+
+
+def median_times(calls: Mapping[str, Callable[[], object]]) -> dict[str, float]:
+    """Median milliseconds of each call; they take turns, so that noise of the machine hits all of them equally."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(WARM_UP + ROUNDS):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            if turn >= WARM_UP:
+                times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) * 1e3 for name, values in times.items()}
 
 
 def _example(model: nn.Module, imgsz: int) -> Tensor:

@@ -128,5 +128,5 @@ def print_table(table: Table) -> None:
     """Print a table, wide enough for its columns also where no terminal is."""
     console = Console()
     if not console.is_terminal:
-        console = Console(width=max(console.width, 110))
+        console = Console(width=max(console.width, 140))
     console.print(table)

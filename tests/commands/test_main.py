@@ -5,21 +5,16 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
-from detkd import __main__, __version__
+from detkd import __version__
 from detkd.commands import COMMANDS
+from detkd.commands.overview import build_overview, module_of
 from tests.commands.calling import ROOT, detkd
 
 SLOW = ("torch", "numpy", "pydantic", "yaml", "rich", "ultralytics", "pytorch_lightning")
-
-
-def module_of(command: str) -> ModuleType:
-    return import_module(f"detkd.commands.{command.replace('-', '_')}")
 
 
 @pytest.mark.parametrize("arguments", [[], *([name] for name in COMMANDS)], ids=" ".join)
@@ -32,7 +27,7 @@ def test_help_is_shown_without_importing_what_is_slow(arguments: list[str]) -> N
 
 
 def test_the_table_lists_every_command_with_what_it_does() -> None:
-    text = __main__.build_parser().format_help()
+    text = build_overview().format_help()
     for name, summary in COMMANDS.items():
         assert name in text
         assert " ".join(summary.split()[:3]) in text

@@ -1,0 +1,1 @@
+"""What the fused ops gain over the same formulas in PyTorch."""

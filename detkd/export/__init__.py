@@ -1,0 +1,1 @@
+"""Students in formats that run without detkd, checked to say what the student says."""
