@@ -102,6 +102,11 @@ class Distiller(nn.Module):
         """The frozen models of the teachers; no submodules of the distiller."""
         return tuple(teacher.adapter.model for teacher in self._teachers)
 
+    @property
+    def adapters(self) -> tuple[Adapter, ...]:
+        """The views of the student and of each teacher, in this order."""
+        return self._student, *(teacher.adapter for teacher in self._teachers)
+
     def attach(self) -> None:
         """Install the hooks on teachers and student; call it once nothing will copy the student any more."""
         self._student.attach()

@@ -14,5 +14,6 @@ COMMANDS = {
     "compare": "train the same student by several recipes, and say with intervals what each gained",
     "cache-teacher": "make the cache that runs read instead of running the teacher",
     "report": "write the HTML report of a run or a comparison anew",
+    "doctor": "say what will go wrong in a run, or why distillation did not help it",
     "make-synthetic": "draw the built-in data set",
 }

@@ -1,0 +1,190 @@
+"""A few steps of the very training that a run would do, watched from outside.
+
+The run's own engine trains the run's own student; nothing here repeats what it does. What is seen comes from three hooks:
+behind the optimizer's step, behind the distiller, and behind the balance, where the task loss and each term still have
+their graph.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from detkd.adapters.hooked import Hooked
+from detkd.engines.families import FAMILIES
+from detkd.errors import DetkdError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from torch import Tensor, nn
+    from torch.optim import Optimizer
+
+    from detkd.config import RunConfig
+    from detkd.distiller import Distiller
+
+
+class _EnoughError(BaseException):
+    """Ends a training from inside; no engine mends what is no ``Exception``."""
+
+
+@dataclass
+class Observation:
+    """What was seen in some steps.
+
+    Attributes:
+        seconds: Of a batch, from each step of the optimizer to the next, without what watching took.
+        task: Norm of the task loss's gradient at the student's parameters, of each batch.
+        norms: The same of each term, unweighted.
+        pulls: Norm of each weighted term's gradient as a multiple of the task's.
+        cosines: Cosine between the gradients of a term and of the task.
+        calls: For each batch how often each watched module has run: of the student, then of each teacher.
+        left_out: Parameters of aligners, losses and balance that no optimizer holds.
+        unmoved: Those of them that never had a gradient, though held.
+        failure: What the training was refused for; None where it went on.
+    """
+
+    seconds: list[float] = field(default_factory=list)
+    task: list[float] = field(default_factory=list)
+    norms: dict[str, list[float]] = field(default_factory=dict)
+    pulls: dict[str, list[float]] = field(default_factory=dict)
+    cosines: dict[str, list[float]] = field(default_factory=dict)
+    calls: list[list[dict[str, int]]] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    unmoved: list[str] = field(default_factory=list)
+    failure: DetkdError | None = None
+
+
+def observe(
+    student: nn.Module,
+    distiller: Distiller | None,
+    config: RunConfig,
+    dataset: Any,
+    *,
+    steps: int,
+    seconds: float = math.inf,
+) -> Observation:
+    """Train some steps in a folder that is thrown away, and watch.
+
+    Args:
+        student: The student, which learns from it.
+        distiller: Its distiller, or None where it trains alone.
+        config: The run.
+        dataset: Its data.
+        steps: Steps of the optimizer after which to stop.
+        seconds: After which to stop, but not before the first step.
+    """
+    watch = _Watch(student, distiller, steps, time.monotonic() + seconds)
+    engine = FAMILIES[config.family].engine
+    try:
+        with tempfile.TemporaryDirectory() as name, contextlib.redirect_stdout(io.StringIO()), watch.installed():
+            engine.train(student, distiller, config, dataset, Path(name, config.name), resume=False)
+    except _EnoughError:
+        pass
+    except DetkdError as error:
+        watch.found.failure = error
+    finally:
+        if distiller is not None:
+            distiller.detach()
+    watch.found.unmoved = sorted(watch.held - watch.moved)
+    return watch.found
+
+
+class _Watch:
+    """The hooks, and what they see."""
+
+    def __init__(self, student: nn.Module, distiller: Distiller | None, steps: int, end: float) -> None:
+        self.found = Observation()
+        self.held: set[str] = set()
+        self.moved: set[str] = set()
+        self._distiller, self._steps, self._end = distiller, steps, end
+        self._parameters = [parameter for parameter in student.parameters() if parameter.requires_grad]
+        self._done, self._batches, self._watching = 0, 0, 0.0
+        self._last: float | None = None
+        self._calls = self._count()
+
+    @contextlib.contextmanager
+    def installed(self) -> Iterator[None]:
+        """The hooks for a while."""
+        handles = [register_optimizer_step_post_hook(self._after_step)]
+        if self._distiller is not None:
+            handles += [
+                self._distiller.register_forward_hook(self._after_batch),
+                self._distiller.balance.register_forward_hook(self._after_balance),
+            ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _after_balance(self, module: nn.Module, inputs: tuple[Any, ...], weights: Mapping[str, Tensor]) -> None:
+        """Measure the gradients at the student's parameters of the task loss and of each term."""
+        begin = time.monotonic()
+        task_loss, terms = inputs[0], inputs[1]
+        task = self._gradient(task_loss)
+        norm = float(task.norm())
+        self.found.task.append(norm)
+        for name, value in terms.items():
+            own = self._gradient(value)
+            size = float(own.norm())
+            self.found.norms.setdefault(name, []).append(size)
+            if norm > 0:
+                self.found.pulls.setdefault(name, []).append(float(weights[name]) * size / norm)
+            if norm > 0 and size > 0:
+                self.found.cosines.setdefault(name, []).append(float(own @ task) / (size * norm))
+        self._watching += time.monotonic() - begin
+
+    def _gradient(self, loss: Tensor) -> Tensor:
+        """One vector over all parameters."""
+        if not loss.requires_grad:  # a constant, whatever the student does
+            return loss.new_zeros(1)
+        found = torch.autograd.grad(loss, self._parameters, retain_graph=True, allow_unused=True)
+        flat = [
+            own.new_zeros(own.numel()) if gradient is None else gradient.reshape(-1)
+            for own, gradient in zip(self._parameters, found, strict=True)
+        ]
+        return torch.cat([part.float() for part in flat])
+
+    def _after_batch(self, *_: Any) -> None:
+        self._batches += 1
+        now = self._count()
+        self.found.calls.append(
+            [
+                {path: count - before[path] for path, count in own.items()}
+                for own, before in zip(now, self._calls, strict=True)
+            ]
+        )
+        self._calls = now
+
+    def _count(self) -> list[dict[str, int]]:
+        adapters = () if self._distiller is None else self._distiller.adapters
+        return [adapter.calls if isinstance(adapter, Hooked) else {} for adapter in adapters]
+
+    def _after_step(self, optimizer: Optimizer, *_: Any) -> None:
+        """Look at what the optimizer holds, and end the training after enough steps."""
+        now = time.monotonic()
+        if self._last is not None:
+            self.found.seconds.append((now - self._last - self._watching) / max(self._batches, 1))
+        self._look_at(optimizer.param_groups)
+        self._last, self._watching, self._batches = time.monotonic(), 0.0, 0
+        self._done += 1
+        if self._done >= self._steps or now >= self._end:
+            raise _EnoughError
+
+    def _look_at(self, groups: Sequence[Mapping[str, Any]]) -> None:
+        held = {id(parameter) for group in groups for parameter in group["params"]}
+        named = {} if self._distiller is None else dict(self._distiller.named_parameters())
+        self.found.left_out = sorted(name for name, parameter in named.items() if id(parameter) not in held)
+        self.held = {name for name, parameter in named.items() if id(parameter) in held}
+        gradients = {name: named[name].grad for name in self.held}
+        self.moved |= {name for name, gradient in gradients.items() if gradient is not None and bool(gradient.any())}
