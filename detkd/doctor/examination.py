@@ -6,6 +6,7 @@ import contextlib
 import copy
 import io
 import json
+import os
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,11 +24,11 @@ from detkd.engines.distillation import build_distiller
 from detkd.engines.families import FAMILIES
 from detkd.engines.run import build_models, check_settings
 from detkd.engines.tasks import task_of
-from detkd.errors import AdapterError, CacheError, ConfigError, DataError, DetkdError, WeightsError
+from detkd.errors import AdapterError, CacheError, ConfigError, DataError, WeightsError
 from detkd.memory import available_memory, peak_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from torch import nn
@@ -186,12 +187,21 @@ def _memory(config: RunConfig, dataset: Any, models: _Models) -> Finding:
         distiller = build_distiller(student, teachers, small.distill, config.train.imgsz)
     device = FAMILIES[config.family].engine.torch_device(config.train.device).type
 
-    def step() -> None:
-        seen = observe(student, distiller, small, dataset, steps=1)
-        failures.append(seen.failure)
-
-    failures: list[DetkdError | None] = []
-    measured = peak_memory(step, device)
+    with _quiet_profiler():
+        measured = peak_memory(lambda: observe(student, distiller, small, dataset, steps=1), device)
     parameters = sum(parameter.numel() for parameter in student.parameters() if parameter.requires_grad)
     needed = cost.scaled_memory(measured, batch, images, parameters)
     return cost.check_memory(needed, available_memory(device))
+
+
+@contextlib.contextmanager
+def _quiet_profiler() -> Iterator[None]:
+    """Keep torch's profiler from writing to the standard error as its libraries do, past Python."""
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "w", encoding="utf-8") as nothing:
+            os.dup2(nothing.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

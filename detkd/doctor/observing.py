@@ -106,8 +106,7 @@ class _Watch:
         self.found = Observation()
         self.held: set[str] = set()
         self.moved: set[str] = set()
-        self._distiller, self._steps, self._end = distiller, steps, end
-        self._parameters = [parameter for parameter in student.parameters() if parameter.requires_grad]
+        self._student, self._distiller, self._steps, self._end = student, distiller, steps, end
         self._done, self._batches, self._watching = 0, 0, 0.0
         self._last: float | None = None
         self._calls = self._count()
@@ -148,10 +147,11 @@ class _Watch:
         """One vector over all parameters."""
         if not loss.requires_grad:  # a constant, whatever the student does
             return loss.new_zeros(1)
-        found = torch.autograd.grad(loss, self._parameters, retain_graph=True, allow_unused=True)
+        parameters = [parameter for parameter in self._student.parameters() if parameter.requires_grad]
+        found = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
         flat = [
             own.new_zeros(own.numel()) if gradient is None else gradient.reshape(-1)
-            for own, gradient in zip(self._parameters, found, strict=True)
+            for own, gradient in zip(parameters, found, strict=True)
         ]
         return torch.cat([part.float() for part in flat])
 

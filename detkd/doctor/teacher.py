@@ -112,9 +112,9 @@ def _compare(role: str, scores: Mapping[str, Sequence[float]], where: str, *, tr
     teacher, student = ([pair[index] for pair in pairs] for index in (0, 1))
     lead = paired_difference(teacher, student)
     means = [sum(values) / len(pairs) for values in (teacher, student)]
-    whose = "student's" if trained else "untrained student's"
+    whose = "student" if trained else "student before training"
     detail = (
-        f"{role}: {means[0]:.3f} against the {whose} {means[1]:.3f}, a lead of {lead.mean:.3f}{_interval(lead)} ({where})."
+        f"{role}: {means[0]:.3f} against {means[1]:.3f} of the {whose}, a lead of {lead.mean:.3f}{_interval(lead)} ({where})."
     )
     if lead.mean <= 0 or (not trained and lead.mean < LEAD):
         return WORSE.found(detail)
