@@ -10,7 +10,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from detkd.config import load_config
+from detkd.config import load_config, read_yaml
 from detkd.doctor import cost
 from detkd.doctor.environment import check_extension
 from detkd.doctor.findings import Finding, Kind, passed
@@ -68,10 +68,10 @@ def examine(config: RunConfig, *, seconds: float = 60.0) -> list[Finding]:
     folder = config.output / config.name
     findings = check_extension()
     if not (folder / "results.json").is_file():
-        return findings + _examine_training(alone(config), seconds, trained=config.student.weights is not None)
+        return findings + _examine_training(alone(config), seconds)
     findings += _examine_record(config, folder)
     try:
-        return findings + _examine_training(_finished(alone(config), folder), seconds, trained=True)
+        return findings + _examine_training(_finished(alone(config), folder), seconds, judge=False)
     except (ConfigError, DataError, WeightsError) as error:
         return [*findings, MOVED.found(str(error).splitlines()[0])]
 
@@ -108,12 +108,32 @@ class _Models(NamedTuple):
 def _examine_record(config: RunConfig, folder: Path) -> list[Finding]:
     task = task_of(config)
     try:
-        results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-        return check_record(results, config.distill, watched=task.WATCHED, metric=task.METRICS[0])
+        results = _read_results(folder)
+        alone = _run_without_teacher(folder) if config.distill is not None else None
+        return check_record(results, config.distill, watched=task.WATCHED, metric=task.METRICS[0], alone=alone)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"Expected {folder / 'results.json'} to be a run's, but: {type(error).__name__} {error}."
         ) from error
+
+
+def _read_results(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    return content
+
+
+def _run_without_teacher(folder: Path) -> dict[str, Any] | None:
+    """Results of a run beside a finished one that differs from it in nothing but the teacher, which it lacks."""
+
+    def settings(of: Path) -> dict[str, Any]:
+        tree = read_yaml(of / "config.yaml")
+        return {key: value for key, value in tree.items() if key not in {"name", "output", "distill"}}
+
+    own = settings(folder)
+    for other in sorted(path.parent for path in folder.resolve().parent.glob("*/results.json")):
+        if read_yaml(other / "config.yaml").get("distill") is None and settings(other) == own:
+            return _read_results(other)
+    return None
 
 
 def _finished(config: RunConfig, folder: Path) -> RunConfig:
@@ -124,7 +144,8 @@ def _finished(config: RunConfig, folder: Path) -> RunConfig:
     return config.model_copy(update={"student": student, "distill": distill})
 
 
-def _examine_training(config: RunConfig, seconds: float, *, trained: bool) -> list[Finding]:
+def _examine_training(config: RunConfig, seconds: float, *, judge: bool = True) -> list[Finding]:
+    """Look at a run's models, data and first steps, and judge its teachers unless a record already has."""
     begin = time.monotonic()
     dataset = task_of(config).load_data(config)
     check_settings(config)
@@ -137,8 +158,8 @@ def _examine_training(config: RunConfig, seconds: float, *, trained: bool) -> li
         return findings
     student, teachers, distiller = models
     findings += check_fit(student, teachers, config)
-    trained = trained or (config.distill is not None and config.distill.inherit)
-    findings += check_teachers(student, teachers, config, dataset, trained=trained, seconds=seconds / 3)
+    if judge:
+        findings += check_teachers(student, teachers, config, dataset, seconds=seconds / 3)
     findings += cost.check_batch(student, min(config.train.batch, images))
     memory = _memory(config, dataset, models)
     findings.append(memory)

@@ -74,7 +74,7 @@ OPPOSES = Kind(
 KINDS = (TASK_SILENT, NOT_FINITE, SILENT, DROWNS, HEAVY, FAINT, OPPOSES, IDLE)
 
 # As multiples of the task loss's gradient. ultralytics' own distillation at 10 to 50 lost half of the student's AP.
-MOST, MUCH, LITTLE = 10.0, 3.0, 0.01
+MOST, MUCH, LITTLE = 10.0, 5.0, 0.01
 AGAINST = -0.2  # cosine
 
 
@@ -85,14 +85,12 @@ def check_gradients(seen: Observation, config: DistillConfig) -> list[Finding]:
         seen: The steps.
         config: The terms.
     """
-    if not seen.task:
-        return []  # no step, or all terms idle
     findings = []
     if not all(map(math.isfinite, seen.task)):
         findings.append(NOT_FINITE.found("That of the task loss."))
-    elif not any(seen.task):
+    elif seen.task and not any(seen.task):
         findings.append(TASK_SILENT.found(f"In {len(seen.task)} batches."))
-    for name in config.terms:
+    for name in config.terms if seen.calls else ():
         findings += _term(name, seen)
     return findings
 
@@ -100,14 +98,14 @@ def check_gradients(seen: Observation, config: DistillConfig) -> list[Finding]:
 def _term(name: str, seen: Observation) -> list[Finding]:
     norms, pulls, cosines = (found.get(name, []) for found in (seen.norms, seen.pulls, seen.cosines))
     if not norms:
-        return [IDLE.found(f"`{name}` in {len(seen.task)} batches.")]
+        return [IDLE.found(f"`{name}` in {len(seen.calls)} batches.")]
     if not all(map(math.isfinite, norms)):
         return [NOT_FINITE.found(f"That of `{name}`.")]
     if not any(norms):
         return [SILENT.found(f"`{name}`: 0 in each of {len(norms)} batches.")]
     if not pulls:
         return []
-    pull, cosine = statistics.median(pulls), statistics.fmean(cosines)
+    pull, cosine = statistics.median(pulls), statistics.fmean(cosines or [0.0])
     detail = f"`{name}`: {pull:.2g} times the task loss's gradient, cosine {cosine:.2f} ({len(pulls)} batches)."
     found = []
     if pull > MUCH:

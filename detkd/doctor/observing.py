@@ -45,8 +45,9 @@ class Observation:
         seconds: Of a batch, from each step of the optimizer to the next, without what watching took.
         task: Norm of the task loss's gradient at the student's parameters, of each batch.
         norms: The same of each term, unweighted.
-        pulls: Norm of each weighted term's gradient as a multiple of the task's.
-        cosines: Cosine between the gradients of a term and of the task.
+        pulls: Norm of each weighted term's gradient as a multiple of the task's, at the student's features, where
+            :class:`detkd.balance.GradientRatio` measures it, too.
+        cosines: Cosine between the gradients of a term and of the task at the student's parameters.
         calls: For each batch how often each watched module has run: of the student, then of each teacher.
         left_out: Parameters of aligners, losses and balance that no optimizer holds.
         unmoved: Those of them that never had a gradient, though held.
@@ -107,7 +108,7 @@ class _Watch:
         self.held: set[str] = set()
         self.moved: set[str] = set()
         self._student, self._distiller, self._steps, self._end = student, distiller, steps, end
-        self._done, self._batches, self._watching = 0, 0, 0.0
+        self._done, self._batches, self._watching, self._epoch = 0, 0, 0.0, 0
         self._last: float | None = None
         self._calls = self._count()
 
@@ -127,33 +128,23 @@ class _Watch:
                 handle.remove()
 
     def _after_balance(self, module: nn.Module, inputs: tuple[Any, ...], weights: Mapping[str, Tensor]) -> None:
-        """Measure the gradients at the student's parameters of the task loss and of each term."""
+        """Measure the gradients of the task loss and of each term, at the student's features and at its parameters."""
         begin = time.monotonic()
-        task_loss, terms = inputs[0], inputs[1]
-        task = self._gradient(task_loss)
+        task_loss, terms, features = inputs
+        parameters = [parameter for parameter in self._student.parameters() if parameter.requires_grad]
+        task, place = _gradient(task_loss, parameters), float(_gradient(task_loss, features).norm())
         norm = float(task.norm())
         self.found.task.append(norm)
         for name, value in terms.items():
-            own = self._gradient(value)
+            own = _gradient(value, parameters)
             size = float(own.norm())
             self.found.norms.setdefault(name, []).append(size)
-            if norm > 0:
-                self.found.pulls.setdefault(name, []).append(float(weights[name]) * size / norm)
+            if place > 0:
+                pull = float(weights[name]) * float(_gradient(value, features).norm()) / place
+                self.found.pulls.setdefault(name, []).append(pull)
             if norm > 0 and size > 0:
                 self.found.cosines.setdefault(name, []).append(float(own @ task) / (size * norm))
         self._watching += time.monotonic() - begin
-
-    def _gradient(self, loss: Tensor) -> Tensor:
-        """One vector over all parameters."""
-        if not loss.requires_grad:  # a constant, whatever the student does
-            return loss.new_zeros(1)
-        parameters = [parameter for parameter in self._student.parameters() if parameter.requires_grad]
-        found = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
-        flat = [
-            own.new_zeros(own.numel()) if gradient is None else gradient.reshape(-1)
-            for own, gradient in zip(parameters, found, strict=True)
-        ]
-        return torch.cat([part.float() for part in flat])
 
     def _after_batch(self, *_: Any) -> None:
         self._batches += 1
@@ -173,10 +164,11 @@ class _Watch:
     def _after_step(self, optimizer: Optimizer, *_: Any) -> None:
         """Look at what the optimizer holds, and end the training after enough steps."""
         now = time.monotonic()
-        if self._last is not None:
+        epoch = 0 if self._distiller is None else int(self._distiller.epoch + 1e-6)
+        if self._last is not None and epoch == self._epoch:  # or a validation would lie between
             self.found.seconds.append((now - self._last - self._watching) / max(self._batches, 1))
         self._look_at(optimizer.param_groups)
-        self._last, self._watching, self._batches = time.monotonic(), 0.0, 0
+        self._last, self._epoch, self._watching, self._batches = time.monotonic(), epoch, 0.0, 0
         self._done += 1
         if self._done >= self._steps or now >= self._end:
             raise _EnoughError
@@ -188,3 +180,14 @@ class _Watch:
         self.held = {name for name, parameter in named.items() if id(parameter) in held}
         gradients = {name: named[name].grad for name in self.held}
         self.moved |= {name for name, gradient in gradients.items() if gradient is not None and bool(gradient.any())}
+
+
+def _gradient(loss: Tensor, where: Sequence[Tensor]) -> Tensor:
+    """The gradient of a scalar as one vector over some tensors; a constant has none."""
+    found = (
+        torch.autograd.grad(loss, where, retain_graph=True, allow_unused=True)
+        if loss.requires_grad
+        else [None] * len(where)
+    )
+    pairs = zip(where, found, strict=True)
+    return torch.cat([(own.new_zeros(own.shape) if one is None else one).float().flatten() for own, one in pairs])

@@ -16,6 +16,7 @@ from detkd.doctor.sampling import choose, portions
 from detkd.engines.families import FAMILIES
 from detkd.engines.run import judged_teachers
 from detkd.engines.tasks import Judged, task_of
+from detkd.errors import DataError
 from detkd.evaluation.instances import InstanceSettings
 from detkd.evaluation.paired import paired_difference
 
@@ -57,22 +58,23 @@ SIZES = {"detect": 8, "segment": 8, "classify": 128}  # samples of a portion, by
 
 
 def check_teachers(
-    student: nn.Module, teachers: Sequence[nn.Module], config: RunConfig, dataset: Any, *, trained: bool, seconds: float
+    student: nn.Module, teachers: Sequence[nn.Module], config: RunConfig, dataset: Any, *, seconds: float
 ) -> list[Finding]:
     """Compare each teacher with the student on some portions of the validation split.
 
     Args:
-        student: The student, as the run starts or as a finished one left it.
+        student: The student as the run starts.
         teachers: The teachers.
         config: The run.
         dataset: Its data.
-        trained: Whether the student has learnt anything yet.
         seconds: After which no further portion is begun; there are two at least.
     """
     task = task_of(config)
     metric, split = task.METRICS[0], dataset.watched
     models = _judged(student, teachers, config)
-    specs = config.distill.all_teachers if config.distill is not None else ()
+    if config.distill is None:
+        return []
+    specs, trained = config.distill.all_teachers, config.student.weights is not None or config.distill.inherit
     roles = [role for role, spec in zip(list(models)[1:], specs, strict=True) if spec.ema is None]
     if not roles:
         return []
@@ -81,7 +83,10 @@ def check_teachers(
     for turn, portion in enumerate(places):
         if turn >= 2 and time.monotonic() > end:
             break
-        found = _scores(models, config, choose(dataset, split, portion), split)
+        try:
+            found = _scores(models, config, choose(dataset, split, portion), split)
+        except DataError as error:  # no class in common
+            return [UNSURE.found(str(error))]
         seen += len(portion)
         for role in models:
             scores[role].append(found[role][metric])
@@ -113,9 +118,8 @@ def _compare(role: str, scores: Mapping[str, Sequence[float]], where: str, *, tr
     lead = paired_difference(teacher, student)
     means = [sum(values) / len(pairs) for values in (teacher, student)]
     whose = "student" if trained else "student before training"
-    detail = (
-        f"{role}: {means[0]:.3f} against {means[1]:.3f} of the {whose}, a lead of {lead.mean:.3f}{_interval(lead)} ({where})."
-    )
+    shown = f"{lead.mean:.3f}{_interval(lead)}"
+    detail = f"{role}: {means[0]:.3f} against {means[1]:.3f} of the {whose}, a lead of {shown} ({where})."
     if lead.mean <= 0 or (not trained and lead.mean < LEAD):
         return WORSE.found(detail)
     if lead.mean < LEAD:
