@@ -18,6 +18,7 @@ from detkd.modes import evaluating
 from detkd.teachers.ensemble import EnsembleName, confidence_weights
 from detkd.teachers.itself import Itself
 from detkd.terms import teaches_itself
+from detkd.types import ClassifierOutputs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -210,7 +211,8 @@ class Distiller(nn.Module):
                 totals[name] = share * value + totals.get(name, 0.0)
         for terms in self._own():
             totals |= terms([name for name in names if teaches_itself(name)], student, student, targets, size)
-        return totals, student.features
+        hidden = student.hidden if isinstance(student, ClassifierOutputs) else ()
+        return totals, hidden or student.features
 
     def _shares(
         self, teachers: Sequence[Outputs], targets: Labels, size: tuple[int, int]

@@ -86,6 +86,7 @@ def test_a_student_of_sentences_learns_by_states_and_attention(sentences: Path, 
     results = results_of(config)
     for name in TEXT_TERMS:
         assert results["history"][-1][f"train/{name}"] > 0, name
+        assert results["distill_weights"][-1][name] > 0, name
     assert results["student"]["metrics"]["test"]["accuracy"] > 0.8  # one word says the label
     tokenizer = (tmp_path / "run" / "tokenizer.json").read_text()
     assert load_model(tmp_path / "run" / "student.safetensors").tokenizer == tokenizer
