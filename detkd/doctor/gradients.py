@@ -35,6 +35,13 @@ SILENT = Kind(
     "Leave the term out, or take one that suits the task (for one class, a sigmoid's); lower its threshold; enlarge the "
     "batch.",
 )
+BLIND = Kind(
+    "balance.blind",
+    "error",
+    "the balance sees no gradient of the task loss, and holds all terms at 0",
+    "The features that the student's adapter gives are not on the way to its loss: copies, views, or another module's.",
+    "Let the adapter's take_outputs return the very tensors that the model goes on with; until then distill.balance=none.",
+)
 IDLE = Kind(
     "term.idle",
     "note",
@@ -71,7 +78,7 @@ OPPOSES = Kind(
     "something that the task does not need.",
     "Look at what the teacher finds on training pictures; take another term, a smaller weight, or a schedule with `stop`.",
 )
-KINDS = (TASK_SILENT, NOT_FINITE, SILENT, DROWNS, HEAVY, FAINT, OPPOSES, IDLE)
+KINDS = (TASK_SILENT, NOT_FINITE, SILENT, BLIND, DROWNS, HEAVY, FAINT, OPPOSES, IDLE)
 
 # As multiples of the task loss's gradient. ultralytics' own distillation at 10 to 50 lost half of the student's AP.
 MOST, MUCH, LITTLE = 10.0, 5.0, 0.01
@@ -90,6 +97,8 @@ def check_gradients(seen: Observation, config: DistillConfig) -> list[Finding]:
         findings.append(NOT_FINITE.found("That of the task loss."))
     elif seen.task and not any(seen.task):
         findings.append(TASK_SILENT.found(f"In {len(seen.task)} batches."))
+    elif seen.task and not any(seen.places) and config.balance == "gradient_ratio":
+        findings.append(BLIND.found(f"In {len(seen.task)} batches."))
     for name in config.terms if seen.calls else ():
         findings += _term(name, seen)
     return findings

@@ -44,7 +44,8 @@ class Observation:
     Attributes:
         seconds: Of a batch, from each step of the optimizer to the next, without what watching took.
         task: Norm of the task loss's gradient at the student's parameters, of each batch.
-        norms: The same of each term, unweighted.
+        places: Norm of the task loss's gradient at the student's features, of each batch.
+        norms: The gradients' norms at the parameters of each term, unweighted.
         pulls: Norm of each weighted term's gradient as a multiple of the task's, at the student's features, where
             :class:`detkd.balance.GradientRatio` measures it, too.
         cosines: Cosine between the gradients of a term and of the task at the student's parameters.
@@ -56,6 +57,7 @@ class Observation:
 
     seconds: list[float] = field(default_factory=list)
     task: list[float] = field(default_factory=list)
+    places: list[float] = field(default_factory=list)
     norms: dict[str, list[float]] = field(default_factory=dict)
     pulls: dict[str, list[float]] = field(default_factory=dict)
     cosines: dict[str, list[float]] = field(default_factory=dict)
@@ -135,6 +137,7 @@ class _Watch:
         task, place = _gradient(task_loss, parameters), float(_gradient(task_loss, features).norm())
         norm = float(task.norm())
         self.found.task.append(norm)
+        self.found.places.append(place)
         for name, value in terms.items():
             own = _gradient(value, parameters)
             size = float(own.norm())

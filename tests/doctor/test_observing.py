@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -119,6 +120,26 @@ def test_a_term_that_its_schedule_holds_at_nothing_is_a_note(classes: Any) -> No
     found = by_code(check_gradients(watch(config, steps=1), config.distill))
     assert found["term.idle"].severity == "note"
     assert "`at`" in found["term.idle"].detail
+
+
+def test_features_beside_the_way_to_the_loss_are_named(classes: Any) -> None:
+    """An adapter that hands out copies: gradients end at them."""
+
+    def copied(student: nn.Module, teachers: Any, distiller: Any) -> Any:
+        adapter = distiller.adapters[0]
+        take = adapter.take_outputs
+
+        def take_copies() -> Any:
+            outputs = take()
+            return replace(outputs, features=tuple(feature.clone() for feature in outputs.features))
+
+        adapter.take_outputs = take_copies
+        return student, distiller
+
+    found = by_code(check_gradients(watch(classes(), plant=copied), classes().distill))
+    assert found["balance.blind"].severity == "error"
+    assert "take_outputs" in found["balance.blind"].fix
+    assert "balance.blind" not in by_code(check_gradients(watch(classes()), classes().distill))
 
 
 def test_a_term_that_pulls_against_the_labels_is_named(classes: Any) -> None:
