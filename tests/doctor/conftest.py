@@ -10,6 +10,7 @@ from tests.engines.conftest import (  # noqa: F401 - fixtures
     checkpoint,
     data,
     discs,
+    finding_yolo,
     one_thread_for_a_module,
     rcnn_teacher,
     resolved,
