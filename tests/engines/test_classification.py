@@ -46,10 +46,9 @@ def teacher(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def text_teacher(sentences: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.set_num_threads(1)
-    student = {"model": "bert", "width": 0.25, "depth": 0.5}
-    return (
-        run_config(configure_text(sentences, student=student, output=tmp_path_factory.mktemp("t"))) / "student.safetensors"
-    )
+    student, train = {"model": "bert", "width": 0.25, "depth": 0.5}, {"epochs": 6, "imgsz": 32, "batch": 8}
+    config = configure_text(sentences, student=student, train=train, output=tmp_path_factory.mktemp("t"))
+    return run_config(config) / "student.safetensors"
 
 
 def results_of(config: ClassificationConfig) -> dict[str, Any]:
