@@ -1,4 +1,4 @@
-"""Say in a minute what will go wrong in a run; see :mod:`detkd.commands.doctor`."""
+"""The same as ``detkd doctor``: see its --help."""
 
 from __future__ import annotations
 

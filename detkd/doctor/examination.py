@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import io
 import json
 import os
 import time
@@ -26,6 +25,7 @@ from detkd.engines.run import build_models, check_settings
 from detkd.engines.tasks import task_of
 from detkd.errors import AdapterError, CacheError, ConfigError, DataError, WeightsError
 from detkd.memory import available_memory, peak_memory
+from detkd.report.reporter import SilentReporter, reporting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -41,7 +41,7 @@ CACHE = Kind(
     "error",
     "the cache is not what the teacher says of this run's pictures",
     "It was made from another teacher, other pictures, another augmentation or size; or it is incomplete or damaged.",
-    "Make it anew with tools/cache_teacher.py and this very configuration, in another folder.",
+    "Make it anew with detkd cache-teacher and this very configuration, in another folder.",
 )
 MOVED = Kind(
     "run.moved",
@@ -89,14 +89,25 @@ def load_run(path: Path, overrides: Sequence[str]) -> RunConfig:
 
 
 def alone(config: RunConfig) -> RunConfig:
-    """The same run in one process: on the first of its devices, with its share of the batch."""
+    """The same run in one process, of which no service is told: on its first device, with that one's share of the batch."""
     devices = config.train.device.split(",")
     train = config.train.model_copy(
         update={"device": devices[0], "batch": max(1, config.train.batch // len(devices))},
     )
     several = {"strategy", "devices", "num_nodes"}
     trainer = {key: value for key, value in config.trainer.items() if key not in several}
-    return config.model_copy(update={"train": train, "trainer": trainer})
+    return config.model_copy(update={"train": train, "trainer": trainer, "loggers": ()})
+
+
+class _Notes(SilentReporter):
+    """Keeps what would be said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def note(self, text: str) -> None:
+        """Keep it."""
+        self.lines.append(text)
 
 
 class _Models(NamedTuple):
@@ -173,16 +184,16 @@ def _examine_training(config: RunConfig, seconds: float, *, judge: bool = True) 
 
 def _build(config: RunConfig, dataset: Any) -> tuple[_Models | None, list[Finding]]:
     """The models of the run; with what refuses to be built said, and without its cache where that one is refused."""
-    words = io.StringIO()
+    words = _Notes()
     try:
-        with contextlib.redirect_stdout(words):
+        with reporting(words):
             models = _Models(*build_models(config, dataset))
     except CacheError as error:
         live, findings = _build(_without_cache(config), dataset)
         return live, [CACHE.found(str(error)), *findings]
     except AdapterError as error:
         return None, [MISFIT.found(str(error))]
-    findings = [passed("models", line) for line in words.getvalue().splitlines()]
+    findings = [passed("models", line) for line in words.lines]
     if config.distill is not None and config.distill.views is not None:
         findings.append(passed("cache", "It holds what the teacher says of the views that were compared."))
     return models, findings

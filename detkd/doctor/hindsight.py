@@ -25,14 +25,14 @@ NO_GAIN = Kind(
     "warning",
     "the student alone did no worse",
     "What the other findings name; or chance: runs of one method differ by some hundredths between seeds.",
-    "Mend what the other findings name, and compare over several seeds (tools/compare.py).",
+    "Mend what the other findings name, and compare over several seeds (detkd compare).",
 )
 REACHED = Kind(
     "run.reached",
     "note",
     "the student ended close to its teacher",
     "Either distillation did its work, or there was no gap: no run of the student alone lies beside this one to tell.",
-    "Train the student alone with the same configuration and distill=null, or use tools/compare.py.",
+    "Train the student alone with the same configuration and distill=null, or use detkd compare.",
 )
 RISING = Kind(
     "run.rising",
@@ -61,7 +61,7 @@ SILENCED = Kind(
     "error",
     "a term did nothing to the end",
     "Its gradient was 0 in every batch that was measured, or its loss was 0 throughout.",
-    "Leave it out, or run this tool on the configuration of the run: it looks at each term's gradient.",
+    "Leave it out, or run the doctor on the run's configuration: it looks at each term's gradient.",
 )
 UNFOLLOWED = Kind(
     "run.unfollowed",

@@ -8,7 +8,6 @@ their graph.
 from __future__ import annotations
 
 import contextlib
-import io
 import math
 import tempfile
 import time
@@ -22,6 +21,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from detkd.adapters.hooked import Hooked
 from detkd.engines.families import FAMILIES
 from detkd.errors import DetkdError
+from detkd.report.reporter import SILENT, reporting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -89,7 +89,7 @@ def observe(
     watch = _Watch(student, distiller, steps, time.monotonic() + seconds)
     engine = FAMILIES[config.family].engine
     try:
-        with tempfile.TemporaryDirectory() as name, contextlib.redirect_stdout(io.StringIO()), watch.installed():
+        with tempfile.TemporaryDirectory() as name, reporting(SILENT), watch.installed():
             engine.train(student, distiller, config, dataset, Path(name, config.name), resume=False)
     except _EnoughError:
         pass

@@ -1,14 +1,13 @@
-"""The findings on the terminal."""
+"""The findings, laid out for people."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
 
-from detkd.doctor.findings import ordered, verdict
+from detkd.doctor.findings import ordered
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,25 +17,19 @@ if TYPE_CHECKING:
 STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan", "ok": "green"}
 
 
-def print_findings(findings: Sequence[Finding], title: str, console: Console | None = None) -> None:
-    """Print a tree of all findings, the most severe first, each with its cause and its fix, and a verdict.
+def findings_tree(findings: Sequence[Finding], title: str) -> Tree:
+    """A tree of all findings, the most severe first, each with what was seen, its cause and its fix.
 
     Args:
         findings: What was found.
         title: Name of the run.
-        console: Where to write; standard output if None.
     """
-    console = Console() if console is None else console
     tree = Tree(Text(title, style="bold"))
     for finding in ordered(findings):
         head = Text(f"{finding.severity}  ", style=STYLES[finding.severity])
-        if finding.severity == "ok":
-            head.append(finding.detail, style="default")
-            tree.add(head)
-            continue
-        head.append(f"{finding.symptom} ({finding.check})", style="default")
-        branch = tree.add(head)
-        for name in ("detail", "cause", "fix"):
-            branch.add(Text.assemble((f"{'seen' if name == 'detail' else name}: ", "bold"), getattr(finding, name)))
-    console.print(tree)
-    console.print(Text(verdict(findings), style="bold"))
+        said = finding.detail if finding.severity == "ok" else f"{finding.symptom} ({finding.check})"
+        branch = tree.add(head.append(said, style="default"))
+        lines = {"seen": finding.detail, "cause": finding.cause, "fix": finding.fix}
+        for name, text in lines.items() if finding.severity != "ok" else ():
+            branch.add(Text.assemble((f"{name}: ", "bold"), text))
+    return tree

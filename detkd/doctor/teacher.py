@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import io
 import math
 import tempfile
 import time
@@ -19,6 +17,7 @@ from detkd.engines.tasks import Judged, task_of
 from detkd.errors import DataError
 from detkd.evaluation.instances import InstanceSettings
 from detkd.evaluation.paired import paired_difference
+from detkd.report.reporter import SILENT, reporting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -48,7 +47,7 @@ UNSURE = Kind(
     "note",
     "the sample cannot tell whether the teacher leads",
     "The interval of the difference reaches 0: the pictures are few, or the two are alike.",
-    "Judge both on the whole split with tools/evaluate.py.",
+    "Judge both on the whole split with detkd evaluate.",
 )
 KINDS = (WORSE, CLOSE, UNSURE)
 
@@ -105,7 +104,7 @@ def _scores(models: Mapping[str, Judged], config: RunConfig, dataset: Any, split
     segment = getattr(config, "segment", None)
     if segment is not None and segment.instances is None:
         changes["segment"] = segment.model_copy(update={"instances": InstanceSettings.model_validate({})})
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+    with tempfile.TemporaryDirectory() as folder, reporting(SILENT):
         report = task_of(config).evaluate(models, dataset, config.model_copy(update=changes), Path(folder))
     return {role: metrics[split] for role, metrics in report.items()}
 

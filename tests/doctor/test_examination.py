@@ -72,7 +72,7 @@ def test_a_cache_of_another_teacher_is_named_and_the_rest_is_looked_at(
     found = by_code(examine(other, seconds=5))
     assert found["cache.refused"].severity == "error"
     assert "weights" in found["cache.refused"].detail
-    assert "cache_teacher" in found["cache.refused"].fix
+    assert "cache-teacher" in found["cache.refused"].fix
     assert "hooks" in found
 
 

@@ -47,7 +47,8 @@ def teacher(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def text_teacher(sentences: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.set_num_threads(1)
     student, train = {"model": "bert", "width": 0.25, "depth": 0.5}, {"epochs": 6, "imgsz": 32, "batch": 8}
-    config = configure_text(sentences, student=student, train=train, output=tmp_path_factory.mktemp("t"))
+    optim = {"lr": 0.002, "warmup_epochs": 0, "schedule": "constant"}
+    config = configure_text(sentences, student=student, train=train, optim=optim, output=tmp_path_factory.mktemp("t"))
     return run_config(config) / "student.safetensors"
 
 
