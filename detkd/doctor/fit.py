@@ -45,7 +45,7 @@ SIZE = Kind(
     "fit.size",
     "warning",
     "the teacher sees pictures of another size than it was trained on",
-    "train.imgsz times distill.teacher.scale is far from the input of the teacher's training, where it finds less.",
+    "It sees train.imgsz times distill.teacher.scale, which is far from the input of its training, and finds less there.",
     "Train the teacher at that size, or set distill.teacher.scale so that it sees what it knows.",
 )
 KINDS = (MISFIT, CLASSES, LEVELS, SIZE)

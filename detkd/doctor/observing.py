@@ -52,7 +52,7 @@ class Observation:
         calls: For each batch how often each watched module has run: of the student, then of each teacher.
         left_out: Parameters of aligners, losses and balance that no optimizer holds.
         unmoved: Those of them that never had a gradient, though held.
-        failure: What the training was refused for; None where it went on.
+        failure: Why the training ended; None where it went on.
     """
 
     seconds: list[float] = field(default_factory=list)
@@ -64,7 +64,7 @@ class Observation:
     calls: list[list[dict[str, int]]] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     unmoved: list[str] = field(default_factory=list)
-    failure: DetkdError | None = None
+    failure: Exception | None = None
 
 
 def observe(
@@ -93,7 +93,7 @@ def observe(
             engine.train(student, distiller, config, dataset, Path(name, config.name), resume=False)
     except _EnoughError:
         pass
-    except DetkdError as error:
+    except (DetkdError, torch.OutOfMemoryError) as error:
         watch.found.failure = error
     finally:
         if distiller is not None:

@@ -10,12 +10,17 @@ import pytest
 from detkd.doctor.examination import examine
 from detkd.doctor.findings import verdict
 from tests.doctor.conftest import by_code
-from tests.doctor.healthy import FAMILIES_BY_DATA
+from tests.doctor.healthy import FAMILIES_BY_DATA, rcnn, yolo
 
+SLOW = (yolo, rcnn)  # whose teachers take a while to learn anything
 pytestmark = pytest.mark.usefixtures("one_thread_for_a_module", "nothing_written")
 
 
-@pytest.mark.parametrize("make", FAMILIES_BY_DATA, ids=lambda make: make.__name__)
+@pytest.mark.parametrize(
+    "make",
+    [pytest.param(make, marks=pytest.mark.slow if make in SLOW else ()) for make in FAMILIES_BY_DATA],
+    ids=lambda make: make.__name__,
+)
 def test_a_sound_configuration_passes(make: Any, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     config = make(request.getfixturevalue(FAMILIES_BY_DATA[make]), tmp_path / "teacher")
     config = config.model_copy(update={"output": tmp_path / "runs"})

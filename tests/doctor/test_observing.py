@@ -163,8 +163,21 @@ def test_a_term_that_pulls_against_the_labels_is_named(classes: Any) -> None:
     assert "cosine -" in found["term.opposes"].detail
 
 
+def test_a_training_that_is_refused_is_named_with_the_reason(classes: Any) -> None:
+    def broken(student: nn.Module, teachers: Any, distiller: Any) -> Any:
+        with torch.no_grad():
+            next(student.parameters()).fill_(float("nan"))
+        return student, distiller
+
+    seen = watch(classes(), steps=9, plant=broken)  # an epoch has two steps, and its end looks at the losses
+    found = by_code(check_wiring(seen))["step.failed"]
+    assert found.severity == "error"
+    assert "Expected finite losses" in found.detail
+    assert "gradient.not_finite" in by_code(check_gradients(seen, classes().distill))
+
+
 def test_nan_is_named() -> None:
-    seen = Observation(task=[1.0], norms={"soft_kl": [float("nan")]}, calls=[[{}]])
+    seen = Observation(task=[1.0], places=[1.0], norms={"soft_kl": [float("nan")]}, calls=[[{}]])
     config = configure_classes("unused", distill={"teacher": {}, "terms": {"soft_kl": {}}})  # type: ignore[arg-type]
     assert [finding.check for finding in check_gradients(seen, config.distill)] == ["gradient.not_finite"]
 

@@ -32,29 +32,29 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Knowing(nn.Module):
-    """Stands before a classifier's last layer: of a share of the pictures it sees the colour, of the others nothing."""
+    """Stands before a classifier's last layer: of a share of the pictures it sees the colour, of the others the reverse."""
 
-    def __init__(self, share: float) -> None:
+    def __init__(self, share: float, step: int) -> None:
         super().__init__()
-        self.share = share
+        self.share, self.step = share, step
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         red, green, blue = pictures.mean((2, 3)).unbind(1)
         known = torch.stack((blue, green, red), 1)  # the order of the classes' names
-        fooled = torch.arange(len(pictures)) % 10 >= 10 * self.share
+        fooled = torch.arange(len(pictures)) % self.step >= round(self.step * self.share)
         return torch.where(fooled[:, None], -known, known)
 
 
-def knowing(model: Any, share: float) -> Any:
+def knowing(model: Any, share: float, step: int) -> Any:
     """A model whose answers are right on a share of the pictures."""
     head = model.get_submodule(model.taps.head)
     seen: list[torch.Tensor] = []
     model.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-    head.register_forward_hook(lambda module, inputs, output: Knowing(share)(seen.pop()))
+    head.register_forward_hook(lambda module, inputs, output: Knowing(share, step)(seen.pop()))
     return model
 
 
-def compare(root: Path, teacher: float, student: float) -> dict[str, Finding]:
+def compare(root: Path, teacher: float, student: float, step: int = 10) -> dict[str, Finding]:
     """The findings on a teacher and a student that are right on such shares of the pictures."""
     train = {"epochs": 2, "imgsz": 32, "batch": 60}  # a portion at a time
     config = configure_classes(root, distill={"teacher": {"model": "cnn"}, "terms": TERMS}, train=train)
@@ -64,7 +64,9 @@ def compare(root: Path, teacher: float, student: float) -> dict[str, Finding]:
     config = config.model_copy(update={"student": config.student.model_copy(update={"weights": root / "given"})})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("detkd.doctor.teacher.copy.deepcopy", lambda model: model)  # the hooks stay
-        return by_code(check_teachers(knowing(own, student), [knowing(teachers[0], teacher)], config, dataset, seconds=60))
+        return by_code(
+            check_teachers(knowing(own, student, step), [knowing(teachers[0], teacher, step)], config, dataset, seconds=60)
+        )
 
 
 def test_a_teacher_that_leads_is_in_order(root: Path) -> None:
@@ -72,6 +74,14 @@ def test_a_teacher_that_leads_is_in_order(root: Path) -> None:
     assert found.severity == "ok"
     assert "accuracy on 120 of `val`" in found.detail  # two portions of sixty
     assert "95 % interval" in found.detail
+
+
+def test_a_teacher_that_leads_by_little_is_named(root: Path) -> None:
+    """Of sixty pictures it knows 48, and the student 46."""
+    found = compare(root, teacher=0.8, student=0.7667, step=60)["teacher.close"]
+    assert found.severity == "warning"
+    assert "a lead of 0.033" in found.detail
+    assert "smaller student" in found.fix
 
 
 def test_a_teacher_that_is_worse_is_named(root: Path) -> None:
