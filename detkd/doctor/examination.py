@@ -176,7 +176,8 @@ def _examine_training(config: RunConfig, seconds: float, *, judge: bool = True) 
     findings.append(memory)
     if memory.severity == "error":
         return findings
-    seen = observe(student, distiller, config, dataset, steps=STEPS, seconds=max(1.0, seconds - (time.monotonic() - begin)))
+    left = max(seconds - (time.monotonic() - begin), seconds / 3)
+    seen = observe(student, distiller, config, dataset, steps=STEPS, seconds=left)
     findings += check_wiring(seen)
     findings += check_gradients(seen, config.distill) if config.distill is not None else []
     return findings + cost.estimate_time(seen.seconds, steps * gathered)

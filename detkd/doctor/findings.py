@@ -71,7 +71,7 @@ def verdict(findings: Iterable[Finding]) -> str:
     """All findings in one line."""
     found = ordered(findings)
     counts = {severity: sum(one.severity == severity for one in found) for severity in SEVERITIES}
-    errors, warnings = _count(counts["error"], "error"), _count(counts["warning"], "warning")
+    errors, warnings = counted(counts["error"], "error"), counted(counts["warning"], "warning")
     if counts["error"]:
         return f"Do not train like this ({errors}, {warnings}). First: {found[0].symptom}."
     if counts["warning"]:
@@ -79,5 +79,6 @@ def verdict(findings: Iterable[Finding]) -> str:
     return "Nothing stands in the way."
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
+def counted(number: int, what: str, several: str | None = None) -> str:
+    """A number and what it counts, in the singular or the plural."""
+    return f"{number} {what if number == 1 else several or what + 's'}"

@@ -6,7 +6,7 @@ import math
 import statistics
 from typing import TYPE_CHECKING
 
-from detkd.doctor.findings import Finding, Kind, passed
+from detkd.doctor.findings import Finding, Kind, counted, passed
 
 if TYPE_CHECKING:
     from detkd.config import DistillConfig
@@ -96,9 +96,9 @@ def check_gradients(seen: Observation, config: DistillConfig) -> list[Finding]:
     if not all(map(math.isfinite, seen.task)):
         findings.append(NOT_FINITE.found("That of the task loss."))
     elif seen.task and not any(seen.task):
-        findings.append(TASK_SILENT.found(f"In {len(seen.task)} batches."))
+        findings.append(TASK_SILENT.found(f"In {counted(len(seen.task), 'batch', 'batches')}."))
     elif seen.task and not any(seen.places) and config.balance == "gradient_ratio":
-        findings.append(BLIND.found(f"In {len(seen.task)} batches."))
+        findings.append(BLIND.found(f"In {counted(len(seen.task), 'batch', 'batches')}."))
     for name in config.terms if seen.calls else ():
         findings += _term(name, seen)
     return findings
@@ -107,15 +107,15 @@ def check_gradients(seen: Observation, config: DistillConfig) -> list[Finding]:
 def _term(name: str, seen: Observation) -> list[Finding]:
     norms, pulls, cosines = (found.get(name, []) for found in (seen.norms, seen.pulls, seen.cosines))
     if not norms:
-        return [IDLE.found(f"`{name}` in {len(seen.calls)} batches.")]
+        return [IDLE.found(f"`{name}` in {counted(len(seen.calls), 'batch', 'batches')}.")]
     if not all(map(math.isfinite, norms)):
         return [NOT_FINITE.found(f"That of `{name}`.")]
     if not any(norms):
-        return [SILENT.found(f"`{name}`: 0 in each of {len(norms)} batches.")]
+        return [SILENT.found(f"`{name}`: 0 in each of {counted(len(norms), 'batch', 'batches')}.")]
     if not pulls:
         return []
     pull, cosine = statistics.median(pulls), statistics.fmean(cosines or [0.0])
-    detail = f"`{name}`: {pull:.2g} times the task loss's gradient, cosine {cosine:.2f} ({len(pulls)} batches)."
+    detail = f"`{name}`: {pull:.2g} times the task loss's gradient, cosine {cosine:.2f} ({counted(len(pulls), 'batch', 'batches')})."
     found = []
     if pull > MUCH:
         found.append((DROWNS if pull > MOST else HEAVY).found(detail))

@@ -12,16 +12,18 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+LEAST = 4  # portions: an interval of fewer differences is too wide to say anything
+
 
 def portions(count: int, *, size: int, most: int) -> list[list[int]]:
     """Places of a split's samples in some portions, no sample in two of them, each spread over the split.
 
     Args:
         count: Samples of the split.
-        size: Samples of a portion; fewer where there are not enough for two.
+        size: Samples of a portion; fewer where there are not enough for `LEAST` portions.
         most: Portions, at most.
     """
-    number = max(1, min(most, count // size)) if count >= 2 * size else min(2, count)
+    number = min(most, max(count // size, LEAST), count)
     size = min(size, count // number)
     taken = [place * count // (number * size) for place in range(number * size)]
     return [taken[turn::number] for turn in range(number)]

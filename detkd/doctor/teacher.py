@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detkd.doctor.findings import Finding, Kind, passed
-from detkd.doctor.sampling import choose, portions
+from detkd.doctor.sampling import LEAST, choose, portions
 from detkd.engines.families import FAMILIES
 from detkd.engines.run import judged_teachers
 from detkd.engines.tasks import Judged, task_of
@@ -52,8 +52,8 @@ UNSURE = Kind(
 KINDS = (WORSE, CLOSE, UNSURE)
 
 LEAD = 0.05
-PORTIONS = 4
-SIZES = {"detect": 8, "segment": 8, "classify": 128}  # samples of a portion, by task
+PORTIONS = 8
+SIZES = {"detect": 4, "segment": 4, "classify": 64}  # samples of a portion, by task
 
 
 def check_teachers(
@@ -66,7 +66,7 @@ def check_teachers(
         teachers: The teachers.
         config: The run.
         dataset: Its data.
-        seconds: After which no further portion is begun; there are two at least.
+        seconds: After which no further portion is begun; there are four at least.
     """
     task = task_of(config)
     metric, split = task.METRICS[0], dataset.watched
@@ -80,7 +80,7 @@ def check_teachers(
     places = portions(len(dataset.images(split)), size=SIZES[config.task], most=PORTIONS)
     end, scores, seen = time.monotonic() + seconds, {role: list[float]() for role in models}, 0
     for turn, portion in enumerate(places):
-        if turn >= 2 and time.monotonic() > end:
+        if turn >= LEAST and time.monotonic() > end:
             break
         try:
             found = _scores(models, config, choose(dataset, split, portion), split)

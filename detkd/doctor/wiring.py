@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from detkd.doctor.findings import Finding, Kind, passed
+from detkd.doctor.findings import Finding, Kind, counted, passed
 
 if TYPE_CHECKING:
     from detkd.doctor.observing import Observation
@@ -61,9 +61,11 @@ def check_wiring(seen: Observation) -> list[Finding]:
             TWICE.found(", ".join(f"`{path}` ran {count} times" for path, count in repeated.items()) + " in a step.")
         )
     elif seen.calls and seen.failure is None:
-        findings.append(passed("hooks", f"They fired once a step in each of {len(seen.calls)} batches."))
+        findings.append(
+            passed("hooks", f"They fired once a step in each of {counted(len(seen.calls), 'batch', 'batches')}.")
+        )
     if seen.left_out:
-        findings.append(LEFT_OUT.found(f"{len(seen.left_out)} tensors, e.g. `{seen.left_out[0]}`."))
+        findings.append(LEFT_OUT.found(f"{counted(len(seen.left_out), 'tensor')}, e.g. `{seen.left_out[0]}`."))
     if seen.unmoved:
-        findings.append(UNMOVED.found(f"{len(seen.unmoved)} tensors, e.g. `{seen.unmoved[0]}`."))
+        findings.append(UNMOVED.found(f"{counted(len(seen.unmoved), 'tensor')}, e.g. `{seen.unmoved[0]}`."))
     return findings

@@ -56,7 +56,7 @@ def knowing(model: Any, share: float, step: int) -> Any:
 
 def compare(root: Path, teacher: float, student: float, step: int = 10) -> dict[str, Finding]:
     """The findings on a teacher and a student that are right on such shares of the pictures."""
-    train = {"epochs": 2, "imgsz": 32, "batch": 60}  # a portion at a time
+    train = {"epochs": 2, "imgsz": 32, "batch": 30}  # a portion at a time
     config = configure_classes(root, distill={"teacher": {"model": "cnn"}, "terms": TERMS}, train=train)
     dataset = task_of(config).load_data(config)
     own, teachers, _ = build_models(config, dataset)
@@ -72,13 +72,13 @@ def compare(root: Path, teacher: float, student: float, step: int = 10) -> dict[
 def test_a_teacher_that_leads_is_in_order(root: Path) -> None:
     found = compare(root, teacher=1.0, student=0.5)["teacher"]
     assert found.severity == "ok"
-    assert "accuracy on 120 of `val`" in found.detail  # two portions of sixty
+    assert "accuracy on 120 of `val`" in found.detail  # four portions of thirty
     assert "95 % interval" in found.detail
 
 
 def test_a_teacher_that_leads_by_little_is_named(root: Path) -> None:
-    """Of sixty pictures it knows 48, and the student 46."""
-    found = compare(root, teacher=0.8, student=0.7667, step=60)["teacher.close"]
+    """Of thirty pictures it knows 24, and the student 23."""
+    found = compare(root, teacher=0.8, student=0.7667, step=30)["teacher.close"]
     assert found.severity == "warning"
     assert "a lead of 0.033" in found.detail
     assert "smaller student" in found.fix
@@ -119,10 +119,10 @@ def test_an_average_of_the_student_is_no_teacher_to_compare(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "size", "lengths"), [(100, 8, [8, 8, 8, 8]), (20, 8, [8, 8]), (10, 8, [5, 5]), (3, 8, [1, 1]), (1, 8, [1])]
+    ("count", "size", "lengths"), [(100, 8, [8] * 6), (40, 8, [8] * 5), (10, 8, [2] * 4), (3, 8, [1] * 3), (1, 8, [1])]
 )
 def test_portions_are_disjoint_and_spread(count: int, size: int, lengths: list[int]) -> None:
-    found = portions(count, size=size, most=4)
+    found = portions(count, size=size, most=6)
     assert [len(portion) for portion in found] == lengths
     places = [place for portion in found for place in portion]
     assert len(set(places)) == len(places)
