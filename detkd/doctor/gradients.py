@@ -115,7 +115,8 @@ def _term(name: str, seen: Observation) -> list[Finding]:
     if not pulls:
         return []
     pull, cosine = statistics.median(pulls), statistics.fmean(cosines or [0.0])
-    detail = f"`{name}`: {pull:.2g} times the task loss's gradient, cosine {cosine:.2f} ({counted(len(pulls), 'batch', 'batches')})."
+    batches = counted(len(pulls), "batch", "batches")
+    detail = f"`{name}`: {pull:.2g} times the task loss's gradient, cosine {cosine:.2f} ({batches})."
     found = []
     if pull > MUCH:
         found.append((DROWNS if pull > MOST else HEAVY).found(detail))
