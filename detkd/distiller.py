@@ -18,6 +18,7 @@ from detkd.modes import evaluating
 from detkd.teachers.ensemble import EnsembleName, confidence_weights
 from detkd.teachers.itself import Itself
 from detkd.terms import teaches_itself
+from detkd.types import ClassifierOutputs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -101,6 +102,11 @@ class Distiller(nn.Module):
     def teachers(self) -> tuple[nn.Module, ...]:
         """The frozen models of the teachers; no submodules of the distiller."""
         return tuple(teacher.adapter.model for teacher in self._teachers)
+
+    @property
+    def adapters(self) -> tuple[Adapter, ...]:
+        """The views of the student and of each teacher, in this order."""
+        return self._student, *(teacher.adapter for teacher in self._teachers)
 
     def attach(self) -> None:
         """Install the hooks on teachers and student; call it once nothing will copy the student any more."""
@@ -205,7 +211,8 @@ class Distiller(nn.Module):
                 totals[name] = share * value + totals.get(name, 0.0)
         for terms in self._own():
             totals |= terms([name for name in names if teaches_itself(name)], student, student, targets, size)
-        return totals, student.features
+        hidden = student.hidden if isinstance(student, ClassifierOutputs) else ()
+        return totals, hidden or student.features
 
     def _shares(
         self, teachers: Sequence[Outputs], targets: Labels, size: tuple[int, int]

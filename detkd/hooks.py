@@ -22,6 +22,7 @@ class _Recorder:
     """
 
     paused = False
+    calls = 0
 
     def __init__(self) -> None:
         self.record: tuple[tuple[Any, ...], Any] | None = None
@@ -29,6 +30,7 @@ class _Recorder:
     def __call__(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         if not self.paused:
             self.record = (inputs, output)
+            self.calls += 1
 
     def __getstate__(self) -> dict[str, Any]:
         return {"record": None}
@@ -97,6 +99,11 @@ class Capture:
         finally:
             for recorder in self._recorders.values():
                 recorder.paused = False
+
+    @property
+    def calls(self) -> dict[str, int]:
+        """How often each module has run in all while the hooks were there; clearing does not reset it."""
+        return {path: recorder.calls for path, recorder in self._recorders.items()}
 
     def has_run(self, path: str) -> bool:
         """Whether the module at `path` has run since the last clear."""

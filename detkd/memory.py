@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
+import resource
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -65,3 +68,43 @@ def peak_memory(step: Callable[[], object], device: str = "cpu") -> int:
         held += event.nbytes()
         peak = max(peak, held)
     return peak
+
+
+def available_memory(device: str = "cpu") -> int:
+    """Bytes that this process can still take: of the GPU's memory, or what the system, its container and its limits leave.
+
+    Args:
+        device: ``cpu`` or ``cuda``.
+    """
+    if device == "cuda":
+        return int(torch.cuda.mem_get_info()[0])
+    left = [_system_memory()]
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    pages = _numbers(Path("/proc/self/statm"))
+    if limit != resource.RLIM_INFINITY and pages:
+        left.append(limit - pages[0] * os.sysconf("SC_PAGE_SIZE"))
+    container = [_numbers(Path("/sys/fs/cgroup", name)) for name in ("memory.max", "memory.current")]
+    if all(container):
+        left.append(container[0][0] - container[1][0])
+    return max(0, min(left))
+
+
+def _system_memory() -> int:
+    """What the system has to give; where it does not say what is free, all that it has."""
+    for line in _lines(Path("/proc/meminfo")):
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 2**10
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _numbers(path: Path) -> list[int]:
+    """The numbers in the first line of a file; none where it has words, as ``max`` for no limit, or is not there."""
+    words = next(iter(_lines(path)), "").split()
+    return [int(word) for word in words] if all(word.isdigit() for word in words) else []
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []

@@ -188,6 +188,8 @@ class ClassifierOutputs:
         embedding: What the last linear layer sees, [B, D].
         attentions: Attention probabilities of each layer, [B, H_l, L, L]; none of models without attention.
         tokens: Which of a sentence's tokens are no padding, [B, L]; None for pictures.
+        hidden: Of a sentence's hidden states the layers' own tensors [B, L, C_l], of which `features` are views: only they
+            lie on the way to the logits, where a gradient can be measured.
     """
 
     features: tuple[Tensor, ...]
@@ -195,6 +197,7 @@ class ClassifierOutputs:
     embedding: Tensor
     attentions: tuple[Tensor, ...] = ()
     tokens: Tensor | None = None
+    hidden: tuple[Tensor, ...] = ()
 
 
 class ClassTargets(NamedTuple):

@@ -1,10 +1,11 @@
-"""Fill what docs/ tells of the code: every loss's formula, settings and source, and every key of a configuration.
+"""Fill what docs/ tells of the code: losses, keys of a configuration, and findings of the doctor.
 
     python tools/make_docs.py
 
-It rewrites what stands between `<!-- loss NAME -->` or `<!-- keys MODULE.CLASS -->` and `<!-- end -->`, from docstrings,
-signatures and field descriptions; the prose around it is written by hand. The pages are kept filled, because they are read
-in the repository too, where nothing runs; a test fails where one is behind the code.
+It rewrites what stands between `<!-- loss NAME -->`, `<!-- keys MODULE.CLASS -->` or `<!-- findings all -->` and
+`<!-- end -->`, from docstrings, signatures, field descriptions and kinds of findings; the prose around it is written by
+hand. The pages are kept filled, because they are read in the repository too, where nothing runs; a test fails where one is
+behind the code.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from pathlib import Path
 from docs_keys import keys_block
 from docs_losses import loss_block
 
+from detkd.doctor.catalogue import table
+
 DOCS = Path(__file__).resolve().parent.parent / "docs"
-BLOCK = re.compile(r"(<!-- (loss|keys) (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
-MAKERS = {"loss": loss_block, "keys": keys_block}
+BLOCK = re.compile(r"(<!-- (loss|keys|findings) (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+MAKERS = {"loss": loss_block, "keys": keys_block, "findings": lambda _: table().rstrip()}
 
 
 def fill(page: str) -> str:

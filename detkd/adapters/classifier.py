@@ -96,8 +96,10 @@ class HookedClassifierAdapter(Hooked):
         """Return what the latest forward pass computed, and let go of it."""
         capture, taps = self._capture, self.taps
         features = [_first(capture.output(path)) for path in taps.levels]
-        tokens = None
+        tokens: Tensor | None = None
+        hidden: tuple[Tensor, ...] = ()
         if taps.reads_tokens:
+            hidden = tuple(features)
             features = [feature.transpose(1, 2)[..., None] for feature in features]
             inputs: Any = capture.inputs("")[0]
             tokens = (torch.stack(list(inputs)) if isinstance(inputs, list | tuple) else inputs).flatten(1) != PADDING
@@ -107,6 +109,7 @@ class HookedClassifierAdapter(Hooked):
             embedding=capture.inputs(taps.head)[0].flatten(1),
             attentions=tuple(capture.output(path)[1] for path in taps.attentions),
             tokens=tokens,
+            hidden=hidden,
         )
         capture.clear()
         return outputs

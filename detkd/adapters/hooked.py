@@ -13,6 +13,11 @@ class Hooked:
 
     _capture: Capture
 
+    @property
+    def calls(self) -> dict[str, int]:
+        """How often each watched module has run under the hooks so far; see :attr:`detkd.hooks.Capture.calls`."""
+        return self._capture.calls
+
     def attach(self) -> None:
         """Install the hooks."""
         self._capture.attach()

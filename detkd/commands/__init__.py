@@ -16,6 +16,7 @@ COMMANDS = {
     "report": "write the HTML report of a run or a comparison anew",
     "export": "write a student as ONNX, TorchScript or torch.export, checked and timed",
     "bench": "time the fused ops against eager PyTorch and torch.compile",
+    "doctor": "say what will go wrong in a run, or why distillation did not help it",
     "make-synthetic": "draw the built-in data set",
     "completion": "print a script that completes commands and options in a shell",
 }

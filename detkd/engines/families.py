@@ -47,6 +47,9 @@ class Engine(Protocol):
     def torch_device(self, name: str) -> torch.device:
         """The device of a name in a configuration."""
 
+    def batches_per_step(self, config: RunConfig) -> int:
+        """Batches whose gradients the optimizer's step takes together, once any warm-up is over."""
+
     def training_views(self, config: RunConfig, dataset: Any, student: nn.Module) -> Pictures | None:
         """The augmented pictures of a run whose teacher is cached; None where no teacher is.
 

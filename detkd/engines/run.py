@@ -34,6 +34,7 @@ from detkd.report.plots import plot_training
 from detkd.report.reporter import reporter
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from torch import nn
@@ -90,10 +91,8 @@ def _train_and_judge(
     models = {
         "student": Judged(family.load(folder / family.checkpoint, config.train.imgsz), family, {}, config.train.imgsz)
     }
-    roles = ["teacher"] if len(teachers) == 1 else [f"teacher {number + 1}" for number in range(len(teachers))]
-    for role, teacher, spec in zip(roles, teachers, config.distill.all_teachers if config.distill else (), strict=True):
-        kind = family if spec.ema is not None else FAMILIES[spec.family]
-        models[role] = Judged(teacher.cpu(), kind, spec.classes or {}, round(config.train.imgsz * spec.scale))
+    taught_by = judged_teachers(config, teachers)
+    roles, models = list(taught_by), {**models, **taught_by}
     costs = measure_cost({role: judged.model for role, judged in models.items()}, config.train.imgsz)
     metrics = task.evaluate(models, dataset, config, folder)
     report = {role: {**asdict(cost), "metrics": metrics[role]} for role, cost in costs.items()}
@@ -191,6 +190,17 @@ def build_models(config: RunConfig, dataset: Any) -> tuple[nn.Module, list[nn.Mo
         say(f"student: {select_weights(student, teachers[0])} tensors inherited from the teacher")
     views = FAMILIES[config.student.family].engine.training_views(config, dataset, student)
     return student, teachers, build_distiller(student, teachers, config.distill, config.train.imgsz, views)
+
+
+def judged_teachers(config: RunConfig, teachers: Sequence[nn.Module]) -> dict[str, Judged]:
+    """The teachers by their role, as a task judges them: on the CPU, at the size at which they see the pictures."""
+    specs = config.distill.all_teachers if config.distill is not None else ()
+    judged = {}
+    for number, (teacher, spec) in enumerate(zip(teachers, specs, strict=True), start=1):
+        family = FAMILIES[config.family if spec.ema is not None else spec.family]
+        role = "teacher" if len(teachers) == 1 else f"teacher {number}"
+        judged[role] = Judged(teacher.cpu(), family, spec.classes or {}, round(config.train.imgsz * spec.scale))
+    return judged
 
 
 def _check_classes(found: tuple[str, ...], names: tuple[str, ...]) -> None:

@@ -95,6 +95,12 @@ def trainer_arguments(config: RunConfig, data_yaml: Path, folder: Path, *, resum
     }
 
 
+def batches_per_step(config: RunConfig) -> int:
+    """Batches whose gradients the optimizer's step takes together, once the warm-up is over."""
+    nominal: int = trainer_arguments(config, config.data, config.output)["nbs"]
+    return max(round(nominal / config.train.batch), 1)
+
+
 def torch_device(name: str) -> torch.device:
     """The device that ultralytics means by a name such as cpu or 0."""
     from ultralytics.utils.torch_utils import select_device

@@ -44,7 +44,8 @@ def build_yolo(spec: ModelConfig, class_names: Sequence[str], *, role: str) -> t
                 f"{role}: expected `model` beside `weights`, because {weights} is a plain state dict, which does not "
                 "say its architecture. Add e.g. `model: yolov5n.yaml`."
             )
-        return load_yolo(weights).model.float(), f"all tensors from {weights}"
+        # Checkpoints are frozen; ultralytics' trainer would thaw a student with one warning for each tensor.
+        return load_yolo(weights).model.float().requires_grad_(True), f"all tensors from {weights}"
     model = _from_yaml(spec, len(names), role)
     model.names = names
     if spec.weights is None:

@@ -53,6 +53,16 @@ def cpu_capabilities() -> list[str]:
     return capabilities
 
 
+def cpu_capability() -> str:
+    """Return the instruction set that the CPU kernels run on, which ``DETKD_CPU`` can hold down; empty if not built.
+
+    Raises:
+        RuntimeError: If ``DETKD_CPU`` names none of this processor.
+    """
+    capability: str = "" if _C is None else _C.cpu_capability()
+    return capability
+
+
 def note_kernels(op: str) -> None:
     """Look up the kernels of an op that has just been defined."""
     has = torch._C._dispatch_has_kernel_for_dispatch_key

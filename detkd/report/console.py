@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from types import TracebackType
 
+    from rich.console import RenderableType
+
 
 class TrainingProgress:
     """A bar over all training steps with the latest validation AP; where no terminal is, one line an epoch.
@@ -124,8 +126,8 @@ def results_table(rows: Sequence[tuple[str, Mapping[str, Any]]], split: str, col
     return table
 
 
-def print_table(table: Table) -> None:
-    """Print a table, wide enough for its columns also where no terminal is."""
+def print_table(table: RenderableType) -> None:
+    """Print a table, or what else rich lays out, wide enough for its columns also where no terminal is."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=max(console.width, 140))

@@ -10,8 +10,6 @@ import sys
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
-from rich.table import Table
-
 from detkd.files import finite
 from detkd.processes import is_first_process
 from detkd.report.console import RunsProgress, TrainingProgress, print_table
@@ -19,6 +17,8 @@ from detkd.report.console import RunsProgress, TrainingProgress, print_table
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from typing import TextIO
+
+    from rich.console import RenderableType
 
 
 class Training(Protocol):
@@ -57,12 +57,12 @@ class Reporter(Protocol):
     def counting(self, title: str, total: int, *, done: int, unit: str) -> AbstractContextManager[Counting]:
         """Count pieces of work; see :class:`detkd.report.console.RunsProgress`."""
 
-    def result(self, record: Mapping[str, Any], *shown: Table | str) -> None:
+    def result(self, record: Mapping[str, Any], *shown: RenderableType) -> None:
         """Tell what has come out.
 
         Args:
             record: For programs; `event` names its kind.
-            shown: For people, tables and lines.
+            shown: For people: lines, and tables or what else rich lays out.
         """
 
 
@@ -81,13 +81,13 @@ class ConsoleReporter:
         """Show a bar."""
         return RunsProgress(title, total, done=done, unit=unit)
 
-    def result(self, record: Mapping[str, Any], *shown: Table | str) -> None:
+    def result(self, record: Mapping[str, Any], *shown: RenderableType) -> None:
         """Print what is shown."""
         for part in shown:
-            if isinstance(part, Table):
-                print_table(part)
-            else:
+            if isinstance(part, str):
                 print(part)
+            else:
+                print_table(part)
 
 
 class JsonReporter:
@@ -117,7 +117,7 @@ class JsonReporter:
         """Write a line for each piece."""
         yield _JsonCounting(self._write, total, done)
 
-    def result(self, record: Mapping[str, Any], *shown: Table | str) -> None:
+    def result(self, record: Mapping[str, Any], *shown: RenderableType) -> None:
         """Write the record."""
         self._write(record)
 
@@ -156,7 +156,7 @@ class SilentReporter:
         """Count in silence."""
         return nullcontext(self)
 
-    def result(self, record: Mapping[str, Any], *shown: Table | str) -> None:
+    def result(self, record: Mapping[str, Any], *shown: RenderableType) -> None:
         """Keep it."""
 
     def step(self, epochs_done: float) -> None:

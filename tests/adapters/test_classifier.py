@@ -15,6 +15,7 @@ from detkd.errors import AdapterError
 from detkd.models.classifier import ClassifierArchitecture
 from detkd.models.image_classifiers import cnn, mobilenet_v3_small, resnet18
 from detkd.models.text_classifiers import LSTMClassifier, TransformerClassifier
+from detkd.types import ClassifierOutputs
 
 NAMES = ("cat", "dog", "owl")
 
@@ -72,6 +73,20 @@ def test_hidden_states_attention_and_padding_of_sentences() -> None:
     for attention in outputs.attentions:
         torch.testing.assert_close(attention.sum(-1), torch.ones(2, 1, 4))
         assert attention[1, :, :, 3].max() == 0
+
+
+@pytest.mark.parametrize("kind", [TransformerClassifier, LSTMClassifier])
+def test_gradients_can_be_measured_at_the_hidden_states_of_sentences(kind: Any) -> None:
+    model = text(kind)
+    adapter = make_any_adapter(model)
+    adapter.attach()
+    adapter.run(torch.randint(1, 30, (2, 1, 1, 5)))
+    outputs = adapter.take_outputs()
+    assert isinstance(outputs, ClassifierOutputs)
+    gradients = torch.autograd.grad(outputs.logits.square().sum(), outputs.hidden)
+    assert all(gradient.any() for gradient in gradients)
+    for state, feature in zip(outputs.hidden, outputs.features, strict=True):
+        assert torch.equal(state.transpose(1, 2)[..., None], feature)
 
 
 def test_an_lstm_says_no_attention() -> None:

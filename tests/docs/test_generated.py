@@ -20,7 +20,7 @@ METHODS = PAGES["docs/methods.md"]
 TROUBLES = PAGES["docs/troubleshooting.md"]
 
 
-@pytest.mark.parametrize("page", ["docs/methods.md", "docs/configuration.md"])
+@pytest.mark.parametrize("page", ["docs/methods.md", "docs/configuration.md", "docs/doctor.md"])
 def test_a_page_is_filled_from_the_code_as_it_is(page: str) -> None:
     assert make_docs.fill(PAGES[page]) == PAGES[page], "run `python tools/make_docs.py`"
 

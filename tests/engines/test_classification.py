@@ -46,10 +46,10 @@ def teacher(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def text_teacher(sentences: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.set_num_threads(1)
-    student = {"model": "bert", "width": 0.25, "depth": 0.5}
-    return (
-        run_config(configure_text(sentences, student=student, output=tmp_path_factory.mktemp("t"))) / "student.safetensors"
-    )
+    student, train = {"model": "bert", "width": 0.25, "depth": 0.5}, {"epochs": 6, "imgsz": 32, "batch": 8}
+    optim = {"lr": 0.002, "warmup_epochs": 0, "schedule": "constant"}
+    config = configure_text(sentences, student=student, train=train, optim=optim, output=tmp_path_factory.mktemp("t"))
+    return run_config(config) / "student.safetensors"
 
 
 def results_of(config: ClassificationConfig) -> dict[str, Any]:
@@ -86,6 +86,7 @@ def test_a_student_of_sentences_learns_by_states_and_attention(sentences: Path, 
     results = results_of(config)
     for name in TEXT_TERMS:
         assert results["history"][-1][f"train/{name}"] > 0, name
+        assert results["distill_weights"][-1][name] > 0, name
     assert results["student"]["metrics"]["test"]["accuracy"] > 0.8  # one word says the label
     tokenizer = (tmp_path / "run" / "tokenizer.json").read_text()
     assert load_model(tmp_path / "run" / "student.safetensors").tokenizer == tokenizer

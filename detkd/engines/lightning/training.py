@@ -60,6 +60,10 @@ class LightningEngine:
         with quiet():
             make_trainer(config, config.output / config.name / FOLDER)
 
+    def batches_per_step(self, config: RunConfig) -> int:
+        """Batches whose gradients the optimizer's step takes together."""
+        return int(trainer_arguments(config).get("accumulate_grad_batches", 1))
+
     def training_views(self, config: RunConfig, dataset: Any, student: nn.Module | None = None) -> PictureViews | None:
         """The augmented pictures of a run whose teacher is cached; None where no teacher is."""
         return training_views(self.task, config, dataset, student)
