@@ -1,12 +1,13 @@
-"""Evaluate a detector of any family with COCO metrics, or a U-Net with those of its masks and of its pixels.
+"""Evaluate a detector or a U-Net with COCO metrics, or a classifier by its accuracy and calibration.
 
     detkd evaluate --weights FILE --data DATA.yaml [--split test] [--imgsz N] [--json OUT]
     detkd evaluate --detections results.json --ground-truth test.json [--iou-type segm]
 
-The kind of file says the family: an ultralytics checkpoint (.pt), or detkd's of a torchvision detector or a U-Net
-(.safetensors). Of detectors, the data set may have annotations of YOLO, COCO or Pascal VOC, and masks (segm) are those of a
-Mask R-CNN. Of U-Nets, it may have instance maps, semantic PNGs or COCO's masks. How objects are told from their pixels is
-chosen on the split `val` unless --instances says it, as --instances threshold=0.5,min_area=8.
+The checkpoint says the family: ultralytics' own (.pt), or detkd's of every other (.safetensors). Of detectors, the data set
+may have annotations of YOLO, COCO or Pascal VOC, and masks (segm) are those of a Mask R-CNN. Of U-Nets, it may have
+instance maps, semantic PNGs or COCO's masks. How objects are told from their pixels is chosen on the split `val` unless
+--instances says it, as --instances threshold=0.5,min_area=8. Of classifiers it is a folder, of which `val` is what training
+held out by default.
 
 Examples:
     detkd evaluate --weights runs/student/student.pt --data DATA.yaml --json test.json
@@ -14,6 +15,8 @@ Examples:
     detkd evaluate --weights runs/student/student.safetensors --data DATA.yaml --split val --iou-type segm
     # a U-Net on large pictures, in tiles of the size that it was trained at
     detkd evaluate --weights runs/student/student.safetensors --data DATA.yaml --pictures tiles
+    # a classifier of pictures or sentences
+    detkd evaluate --weights runs/student/student.safetensors --data cifar10
     # what any other detector has found
     detkd evaluate --detections results.json --ground-truth test.json
 """
@@ -47,7 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Its command line."""
     parser = Parser(prog="detkd evaluate", description=__doc__)
     parser.add_argument("--weights", type=Path, help="a run's student.pt or student.safetensors")
-    parser.add_argument("--data", type=Path, help="data.yaml")
+    parser.add_argument("--data", type=Path, help="data.yaml; of a classifier the folder of its splits")
     parser.add_argument("--split", default="test", help="(default: test)")
     parser.add_argument("--imgsz", type=int, help="side of the network's input in pixels (default: as it was trained)")
     parser.add_argument("--detections", type=Path, help="COCO results of any detector, instead of --weights and --data")
@@ -87,10 +90,13 @@ def _evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
         raise ConfigError(f"--imgsz: expected {SMALLEST} pixels or more, but got {arguments.imgsz}.")
     if not arguments.weights.is_file():  # which says the family
         raise WeightsError(f"Expected a checkpoint, but there is none at {arguments.weights}.")
+    from detkd.config import CLASSIFYING
     from detkd.model_config import ModelConfig
 
     family = ModelConfig.model_validate({"weights": arguments.weights}).family
-    return _evaluate_segmenter(arguments) if family == "unet" else _evaluate_detector(arguments, family)
+    if family == "unet":
+        return _evaluate_segmenter(arguments)
+    return (_evaluate_classifier if family in CLASSIFYING else _evaluate_detector)(arguments, family)
 
 
 def _evaluate_detector(arguments: argparse.Namespace, name: str) -> dict[str, Any]:
@@ -132,6 +138,29 @@ def _evaluate_segmenter(arguments: argparse.Namespace) -> dict[str, Any]:
         settings = choose_settings(model, dataset, imgsz=imgsz, mode=mode)
     metrics = evaluate_segmentation(model, dataset, arguments.split, imgsz=imgsz, mode=mode, settings=settings)
     return {**metrics.as_dict(), "pictures": mode, "instances": settings.model_dump()}
+
+
+def _evaluate_classifier(arguments: argparse.Namespace, name: str) -> dict[str, Any]:
+    """Accuracy and calibration."""
+    from detkd.data.class_folders import PictureDataset
+    from detkd.data.text import TextDataset
+    from detkd.engines.classification import evaluate_classifier
+    from detkd.engines.families import FAMILIES
+    from detkd.models.classifier_files import read_tokenizer
+
+    for option in ("iou_type", "pictures", "instances"):
+        if getattr(arguments, option) is not None:
+            raise ConfigError(f"--{option.replace('_', '-')}: a classifier finds no objects; leave it out.")
+    family = FAMILIES[name]
+    model = family.load(arguments.weights, arguments.imgsz)
+    dataset: PictureDataset | TextDataset
+    if name == "text":
+        dataset = TextDataset.load(arguments.data, family.imgsz(model), tokenizer=read_tokenizer(arguments.weights))
+    else:
+        dataset = PictureDataset.load(arguments.data, family.imgsz(model))
+    if arguments.split not in dataset.splits:
+        raise ConfigError(f"--split: expected one of {list(dataset.splits)}, but got {arguments.split}.")
+    return evaluate_classifier(model, dataset, arguments.split)
 
 
 def _refuse_pixels(arguments: argparse.Namespace) -> None:

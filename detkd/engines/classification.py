@@ -11,7 +11,7 @@ from detkd.data.class_batches import batches
 from detkd.data.class_folders import PictureDataset
 from detkd.data.text import TextDataset
 from detkd.engines.attention import features_of
-from detkd.errors import ConfigError
+from detkd.errors import ConfigError, DataError
 from detkd.evaluation.classification import (
     accuracy_interval,
     agreement,
@@ -44,6 +44,7 @@ METRICS: tuple[str, ...] = ("accuracy", "NLL", "ECE")
 PICTURES = "reliability.png"
 WATCHED = "metrics/accuracy"
 ALIKE = 512  # samples that layers are compared on
+BATCH = 256  # samples, where no run says it
 SHOWN = 6  # pictures whose attention is drawn
 
 
@@ -84,7 +85,12 @@ def evaluate(
         part = dataset.parts[split]
         labels = torch.from_numpy(part.labels)
         found = {
-            role: _in_words_of(judged, dataset.names, predict_logits(judged.model, batches(part, config.train.batch)))
+            role: _in_words_of(
+                judged.model,
+                judged.classes,
+                dataset.names,
+                predict_logits(judged.model, batches(part, config.train.batch)),
+            )
             for role, judged in models.items()
         }
         first = next((found[role] for role in models if role != "student"), None)
@@ -115,9 +121,30 @@ def _metrics(logits: Tensor | None, labels: Tensor) -> dict[str, Any]:
     return {**classification_metrics(logits, labels), "intervals": {"accuracy": interval}}
 
 
-def _in_words_of(judged: Judged, names: Sequence[str], logits: Tensor) -> Tensor | None:
+def evaluate_classifier(model: nn.Module, dataset: PictureDataset | TextDataset, split: str) -> dict[str, Any]:
+    """Accuracy with its interval, NLL, ECE and the accuracy of each class of a classifier on a split.
+
+    Args:
+        model: The classifier.
+        dataset: The data, in pictures of its size, or read by its tokenizer.
+        split: One of the data set's.
+
+    Raises:
+        DataError: If the model lacks a class of the data set.
+    """
+    part = dataset.parts[split]
+    logits = _in_words_of(model, {}, dataset.names, predict_logits(model, batches(part, BATCH)))
+    if logits is None:
+        names = list(make_any_adapter(model).class_names)
+        raise DataError(f"Expected a classifier of the data set's {list(dataset.names)}, but it knows {names}.")
+    labels = torch.from_numpy(part.labels)
+    per_class = class_accuracy(logits, labels, dataset.names)
+    return {**_metrics(logits, labels), "per_class": {name: {"accuracy": value} for name, value in per_class.items()}}
+
+
+def _in_words_of(model: nn.Module, classes: Mapping[str, str], names: Sequence[str], logits: Tensor) -> Tensor | None:
     """A model's logits in the order of the data set's classes; None where it lacks any of them."""
-    found = match_classes(names, make_any_adapter(judged.model).class_names, judged.classes)
+    found = match_classes(names, make_any_adapter(model).class_names, classes)
     if found is None or found[0] is not None:
         return None
     return logits if found[1] is None else logits[:, found[1]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,22 @@ def test_it_trains_and_names_what_it_wrote(config: Path, tmp_path: Path) -> None
     for name in ("student.safetensors", "results.json", "reliability.png", "training.png"):
         assert str(tmp_path / "runs" / "run" / name) in done.stdout.replace("\n", "")
         assert (tmp_path / "runs" / "run" / name).is_file()
+
+
+def test_evaluating_its_student_gives_the_numbers_of_the_run(config: Path, tmp_path: Path) -> None:
+    folder, data = tmp_path / "runs" / "run", str(tmp_path / "data")
+    assert call("train_cls", "--config", str(config)).returncode == 0
+    told = json.loads((folder / "results.json").read_text())["student"]["metrics"]["test"]
+    command = ("evaluate", "--weights", str(folder / "student.safetensors"), "--data", data)
+    done = call(*command, "--json", str(tmp_path / "test.json"))
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "test.json").read_text())
+    assert found["intervals"]["accuracy"] == pytest.approx(told.pop("intervals")["accuracy"])
+    assert {key: found[key] for key in told} == pytest.approx(told)
+    assert sum(one["accuracy"] for one in found["per_class"].values()) / 3 == pytest.approx(told["accuracy"])
+    for option, value, says in (("--split", "dev", "val"), ("--iou-type", "segm", "no objects")):
+        done = call(*command, option, value)
+        assert (done.returncode, says in done.stderr) == (2, True), done.stderr
 
 
 @pytest.mark.parametrize(
