@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from detkd.errors import AdapterError
 
 if TYPE_CHECKING:
@@ -30,7 +32,8 @@ class _Recorder:
     def __call__(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         if not self.paused:
             self.record = (inputs, output)
-            self.calls += 1
+            if not torch.compiler.is_compiling():  # a number that grows would be compiled anew in each step
+                self.calls += 1
 
     def __getstate__(self) -> dict[str, Any]:
         return {"record": None}
@@ -102,7 +105,7 @@ class Capture:
 
     @property
     def calls(self) -> dict[str, int]:
-        """How often each module has run in all while the hooks were there; clearing does not reset it."""
+        """How often each module has run under the hooks in all, compiled passes left out; clearing resets nothing."""
         return {path: recorder.calls for path, recorder in self._recorders.items()}
 
     def has_run(self, path: str) -> bool:

@@ -61,3 +61,17 @@ def test_copies_of_a_hooked_model_come_out_empty_and_run() -> None:
 def test_an_unknown_path_is_refused_with_what_there_is() -> None:
     with pytest.raises(AdapterError, match=r"'head'. Its direct children are \['0', '1'\]"):
         Capture(model(), ["head"])
+
+
+def test_calls_are_counted_while_hooked_and_not_paused() -> None:
+    model = nn.Sequential(nn.Linear(2, 2))
+    capture = Capture(model, ["0"])
+    model(torch.zeros(1, 2))
+    with capture:
+        model(torch.zeros(1, 2))
+        capture.clear()
+        model(torch.zeros(1, 2))
+        with capture.paused():
+            model(torch.zeros(1, 2))
+    model(torch.zeros(1, 2))
+    assert capture.calls == {"0": 2}

@@ -97,7 +97,7 @@ def check_gradients(seen: Observation, config: DistillConfig) -> list[Finding]:
         findings.append(NOT_FINITE.found("That of the task loss."))
     elif seen.task and not any(seen.task):
         findings.append(TASK_SILENT.found(f"In {counted(len(seen.task), 'batch', 'batches')}."))
-    elif seen.task and not any(seen.places) and config.balance == "gradient_ratio":
+    elif seen.task and not any(seen.places) and config.balance in {"gradient_ratio", "meta"}:
         findings.append(BLIND.found(f"In {counted(len(seen.task), 'batch', 'batches')}."))
     for name in config.terms if seen.calls else ():
         findings += _term(name, seen)

@@ -54,7 +54,8 @@ def check_wiring(seen: Observation) -> list[Finding]:
     if seen.failure is not None:
         kind = NEVER if "recorded nothing" in str(seen.failure) else FAILED
         findings.append(kind.found(" ".join(str(seen.failure).split())))
-    often = {path: max(batch[0][path] for batch in seen.calls) for path in (seen.calls[0][0] if seen.calls else ())}
+    later = seen.calls[1:]  # before the first batch, and some others, a balance may look ahead with a pass of its own
+    often = {path: min(batch[0][path] for batch in later) for path in (later[0][0] if later else ())}
     repeated = {path or "the model": count for path, count in often.items() if count > 1}
     if repeated:
         findings.append(

@@ -252,6 +252,13 @@ def test_a_module_that_runs_twice_a_step_is_named(discs: Path, unet_teacher: Pat
     assert "hooks" in by_code(check_wiring(watch(config)))
 
 
+def test_a_balance_that_looks_ahead_is_no_second_run(classes: Any) -> None:
+    config = classes(distill={"terms": {"soft_kl": {}}, "balance": "meta", "held_out": 0.2})
+    seen = watch(config, steps=3)
+    assert [finding.severity for finding in check_wiring(seen)] == ["ok"]
+    assert seen.pulls["soft_kl"]
+
+
 def test_it_stops_in_time_and_leaves_no_hook(classes: Any) -> None:
     config = classes()
     dataset = task_of(config).load_data(config)
