@@ -83,6 +83,7 @@ def test_a_student_alone_leaves_a_checkpoint_that_loads_in_plain_pytorch(alone: 
         assert {name.removeprefix("train/") for name in row if name.startswith("train/")} == OWN
         assert {"metrics/AP", "metrics/mIoU", "metrics/Dice"} <= set(row)
     assert {path.name for path in alone.iterdir()} == {
+        ".lock",
         "config.yaml", "curves.json", "lightning", "pictures", "report.html", "results.json", "segments.png",
         "student.safetensors", "training.png",
     }  # fmt: skip

@@ -307,7 +307,7 @@ def test_faults_of_the_configuration_are_all_named(data: Path, tmp_path: Path) -
         r"augment\.0: .*HorizontalFlop",
     ):
         error.match(line)
-    with pytest.raises(ConfigError, match=r"trainer: expected arguments that Lightning's Trainer takes, but: .*17"):
+    with pytest.raises(ConfigError, match=r"trainer, train.device: expected what Lightning's Trainer takes, but: .*17"):
         run(data, tmp_path / "run", trainer={"precision": 17})
     with pytest.raises(ConfigError, match=r"train\.batch: expected a multiple of the 2 processes, but got 3"):
         run(data, tmp_path / "run", trainer={"devices": 2}, train={"batch": 3, "imgsz": 64})
@@ -321,7 +321,7 @@ def test_processes_that_would_each_train_alone_are_refused(data: Path, monkeypat
 
 def test_what_lightning_refuses_is_refused_before_anything_is_written(data: Path, tmp_path: Path) -> None:
     faulty = configure(data, output=str(tmp_path / "runs"), trainer={"precision": 17}, loggers=["tensorboard"])
-    with pytest.raises(ConfigError, match=r"trainer: expected arguments that Lightning's Trainer takes, but: .*17"):
+    with pytest.raises(ConfigError, match=r"trainer, train.device: expected what Lightning's Trainer takes, but: .*17"):
         ENGINE.check(faulty)
     ENGINE.check(configure(data, output=str(tmp_path / "runs"), loggers=["tensorboard"]))
     assert not (tmp_path / "runs").exists()
