@@ -91,6 +91,7 @@ def test_a_student_alone_leaves_a_checkpoint_that_needs_torchvision_alone(alone:
     assert found["student"]["gflops"] > 0
     assert [set(row) & {f"train/{name}" for name in OWN} for row in found["history"]] == [{f"train/{o}" for o in OWN}] * 2
     assert {path.name for path in alone.iterdir()} == {
+        ".lock",
         "config.yaml", "curves.json", "detections.png", "lightning", "pictures", "report.html", "results.json",
         "student.safetensors", "training.png",
     }  # fmt: skip
