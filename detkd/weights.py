@@ -51,8 +51,9 @@ def read_state_dict(path: Path) -> dict[str, Tensor] | None:
         content = read_tensors(path)
     except ForeignClassesError:
         return None  # a whole checkpoint, or nothing that may be loaded; the caller decides
-    if isinstance(content, dict) and any(isinstance(v, nn.Module) for v in content.values()):
-        return None  # ultralytics declares its classes safe once it is at work, so torch reads its checkpoints, too
+    # Once it is at work, ultralytics declares its classes and torch's layers safe, and so torch reads whole models, too.
+    if any(isinstance(value, nn.Module) for value in (content.values() if isinstance(content, dict) else (content,))):
+        return None
     if (
         not isinstance(content, dict)
         or not content
