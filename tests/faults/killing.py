@@ -14,7 +14,11 @@ from typing import Any
 
 import torch
 
-FORK = multiprocessing.get_context("fork")  # a spawned process would import torch anew, for each kill
+# Of a server that has imported what takes long and has done nothing else: the process that runs the tests has threads by
+# now, whose locks a copy of it would wait for.
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["albumentations", "pytorch_lightning", "detkd.engines.run"])
+FORK = multiprocessing.get_context("fork")  # for what cannot be sent to another process, and trains nothing
 STEPS = ("open", "os.rename", "os.remove", "os.mkdir", "os.chmod")  # names of Python's audit events
 
 
@@ -22,15 +26,15 @@ def attempt(work: Callable[[], object], folder: Path, moment: int | None = None)
     """Do some work in a process of its own.
 
     Args:
-        work: What it does.
+        work: What it does; it is sent there, so no lambda.
         folder: The files that count.
         moment: The step on these files at which the process kills itself; None lets it come to its end.
 
     Returns:
         How many steps the work took, where it came to its end; None where it was killed.
     """
-    reader, writer = FORK.Pipe(duplex=False)
-    process = FORK.Process(target=_run, args=(work, folder, moment, writer))
+    reader, writer = SERVER.Pipe(duplex=False)
+    process = SERVER.Process(target=_run, args=(work, folder, moment, writer))
     process.start()
     writer.close()
     steps: int | None = None

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 import yaml
 
 from detkd.adapters.ultralytics import import_ultralytics
-from detkd.config import RunConfig, load_config
 from detkd.engines.caching import cache_teachers
 from detkd.engines.compare import plan_comparison, run_comparison
 from detkd.engines.families import FAMILIES
@@ -24,6 +24,9 @@ from tests.engines.classes import COLOURS, TINY, configure_classes, tensors_of, 
 from tests.engines.conftest import TINY as TINY_YOLO
 from tests.engines.conftest import configure
 from tests.faults.killing import attempt
+
+if TYPE_CHECKING:
+    from detkd.config import RunConfig
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -74,13 +77,13 @@ def chosen(steps: int, count: int, seed: int) -> list[int]:
 def kill_training(config_of: Callable[[Path], RunConfig], tmp_path: Path, count: int, compare: Callable[..., None]) -> None:
     """Kill a run at some moments, each in a folder of its own, and go on."""
     whole = config_of(tmp_path / "whole")
-    steps = attempt(lambda: go_on(whole), whole.output)
+    steps = attempt(partial(go_on, whole), whole.output)
     assert steps is not None
     for moment in chosen(steps, count, seed=0):
         config = config_of(tmp_path / str(moment))
-        assert attempt(lambda config=config: go_on(config), config.output, moment) is None
+        assert attempt(partial(go_on, config), config.output, moment) is None
         assert_whole(config.output)
-        attempt(lambda config=config: go_on(config), config.output)
+        attempt(partial(go_on, config), config.output)
         compare(whole, config)
         remains = [path for path in config.output.rglob(".*") if path.is_file() and path.name != ".lock"]
         assert not remains, moment
@@ -133,36 +136,38 @@ def test_a_killed_cache_is_made_to_its_end(pictures: Path, tmp_path: Path, count
             for key, tensor in tensors_of(folder / "cache" / name).items()
         }
 
-    steps = attempt(lambda: cache_teachers(config_of(tmp_path / "whole")), tmp_path / "whole")
+    steps = attempt(partial(cache_teachers, config_of(tmp_path / "whole")), tmp_path / "whole")
     assert steps is not None
     for moment in chosen(steps, count, seed=1):
         folder = tmp_path / str(moment)
-        assert attempt(lambda folder=folder: cache_teachers(config_of(folder)), folder, moment) is None
-        attempt(lambda folder=folder: cache_teachers(config_of(folder)), folder)
+        assert attempt(partial(cache_teachers, config_of(folder)), folder, moment) is None
+        attempt(partial(cache_teachers, config_of(folder)), folder)
         assert content(folder) == content(tmp_path / "whole")
         assert not [path for path in (folder / "cache").glob(".*") if path.suffix != ".lock"]
+
+
+def compare(config: Path, recipes: Path) -> None:
+    run_comparison(plan_comparison(config, recipes, seeds=[0]))
 
 
 @pytest.mark.parametrize("count", [pytest.param(4, marks=[pytest.mark.slow, pytest.mark.timeout(3000)])])
 def test_a_killed_comparison_is_made_to_its_end(pictures: Path, tmp_path: Path, count: int) -> None:
     (tmp_path / "recipes.yaml").write_text(yaml.safe_dump({"alone": [], "faster": ["optim.lr=0.02"]}))
 
-    def compare(folder: Path) -> dict[str, Any]:
+    def work(folder: Path) -> Callable[[], None]:
         folder.mkdir(exist_ok=True)
         tree = configure_classes(pictures, output=str(folder)).model_dump(mode="json")
         (folder / "run.yaml").write_text(yaml.safe_dump(tree))
-        load_config(folder / "run.yaml")
-        run_comparison(plan_comparison(folder / "run.yaml", tmp_path / "recipes.yaml", seeds=[0]))
-        return {}
+        return partial(compare, folder / "run.yaml", tmp_path / "recipes.yaml")
 
     def found(folder: Path) -> dict[str, Any]:
         content = json.loads((folder / "run" / "comparison.json").read_text())
         return {name: recipe["accuracy"] for name, recipe in content["recipes"].items()}
 
-    steps = attempt(lambda: compare(tmp_path / "whole"), tmp_path / "whole")
+    steps = attempt(work(tmp_path / "whole"), tmp_path / "whole")
     assert steps is not None
     for moment in chosen(steps, count, seed=2):
         folder = tmp_path / str(moment)
-        attempt(lambda folder=folder: compare(folder), folder, moment)
-        attempt(lambda folder=folder: compare(folder), folder)
+        attempt(work(folder), folder, moment)
+        attempt(work(folder), folder)
         assert found(folder) == found(tmp_path / "whole")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,16 +55,16 @@ def test_a_full_disk_is_told_in_one_line_and_costs_no_epoch(kind: str, pictures:
         return configure_classes(pictures, output=str(tmp_path / name))
 
     whole, full = config_of("whole"), config_of("full")
-    steps = attempt(lambda: go_on(whole), whole.output)
+    steps = attempt(partial(go_on, whole), whole.output)
     assert steps is not None
-    assert attempt(lambda: go_on(full), full.output, steps // 2) is None
-    attempt(lambda: without_room(lambda: go_on(full), tmp_path / "told"), full.output)
+    assert attempt(partial(go_on, full), full.output, steps // 2) is None
+    attempt(partial(without_room, partial(go_on, full), tmp_path / "told"), full.output)
     said = (tmp_path / "told").read_text()
     assert said.startswith("StorageError: Expected room for ")
     assert str(full.output) in said
     assert "\n" not in said
     assert_whole(full.output)
-    attempt(lambda: go_on(full), full.output)
+    attempt(partial(go_on, full), full.output)
     (sound_yolos if kind == "yolo" else equal_runs)(whole, full)
 
 
