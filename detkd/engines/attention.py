@@ -51,11 +51,10 @@ def with_attention(gallery: Gallery, pictures: Sequence[npt.NDArray[np.uint8]], 
         pictures: RGB of 8 bits, [H, W, 3] each.
         models: By their role, ``student`` among them.
     """
-    levels = _levels(models)
+    levels, strides = _levels(models), make_any_adapter(models["student"].model).strides
     shown = []
     for entry, pixels in zip(gallery.pictures, pictures, strict=True):
         maps = {role: _activity(models[role], pixels) for role in levels}
-        strides = make_any_adapter(models["student"].model).strides
         attention = tuple(
             Attention(
                 f"stride {strides[levels['student'][place]]}",

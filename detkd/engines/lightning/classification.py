@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -15,16 +14,16 @@ from detkd.data.class_batches import ClassBatch, MovedPictures, TokenizedSentenc
 from detkd.engines.classification import WATCHED
 from detkd.engines.lightning.loading import salt, sections
 from detkd.engines.lightning.sharing import gather, share_statistics
+from detkd.engines.lightning.task import PictureTraining
 from detkd.errors import ConfigError
 from detkd.evaluation.classification import classification_metrics, predict_logits
 from detkd.models.classifier_files import save_model
 from detkd.types import ClassTargets
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence, Sized
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    import numpy.typing as npt
     from torch import Tensor
 
     from detkd.config import ClassificationConfig
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from detkd.engines.lightning.task import AddressedPictures
 
 
-class ClassificationTraining:
+class ClassificationTraining(PictureTraining):
     """The :class:`detkd.engines.lightning.task.TrainingTask` of classifiers of pictures, and base of that of sentences."""
 
     watched = WATCHED
@@ -59,24 +58,6 @@ class ClassificationTraining:
         return MovedPictures(
             dataset.parts["train"], shift=how.shift, flip=how.flip, steps=config.augment or (), salt=salt(config)
         )
-
-    def repeats(self, dataset: PictureDataset | TextDataset, pictures: Sized) -> npt.NDArray[np.float64]:
-        """Once each."""
-        del dataset
-        return np.ones(len(pictures))
-
-    def labelled(self, pictures: Sized) -> npt.NDArray[np.bool_]:
-        """All of them."""
-        return np.ones(len(pictures), bool)
-
-    def inputs(self, batch: ClassBatch) -> Tensor:
-        """RGB in [0, 1], [B, 3, S, S]."""
-        return batch.images.float() / 255
-
-    def whole_inputs(self, pictures: Any, batch: ClassBatch) -> Tensor:
-        """The same: all pictures are of one size."""
-        del pictures
-        return self.inputs(batch)
 
     def targets(self, batch: ClassBatch) -> ClassTargets:
         """The labels, as distillation takes them."""

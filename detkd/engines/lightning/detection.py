@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from torch import Tensor, nn
 
 from detkd.data.augment import Augmentation
@@ -12,6 +11,7 @@ from detkd.data.loading import AugmentedPictures, Batch, collate
 from detkd.engines.detection import TITLE, WATCHED
 from detkd.engines.lightning.loading import salt, workers
 from detkd.engines.lightning.sharing import gather, share_statistics
+from detkd.engines.lightning.task import PictureTraining
 from detkd.evaluation.coco import evaluate_coco
 from detkd.evaluation.torchvision import predict_coco
 from detkd.models.checkpoints import write_checkpoint
@@ -19,16 +19,14 @@ from detkd.models.torchvision import save_model
 from detkd.types import Targets
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence, Sized
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
-
-    import numpy.typing as npt
 
     from detkd.config import RunConfig
     from detkd.data.detection import DetectionDataset
 
 
-class DetectionTraining:
+class DetectionTraining(PictureTraining):
     """The :class:`detkd.engines.lightning.task.TrainingTask` of detectors that follow torchvision's calling convention."""
 
     watched = WATCHED
@@ -50,24 +48,6 @@ class DetectionTraining:
             salt=salt(config),
             masks=student is not None and _takes_masks(student),
         )
-
-    def repeats(self, dataset: DetectionDataset, pictures: Sized) -> npt.NDArray[np.float64]:
-        """Once each."""
-        del dataset
-        return np.ones(len(pictures))
-
-    def labelled(self, pictures: Sized) -> npt.NDArray[np.bool_]:
-        """All of them: where nothing is labelled, there is nothing."""
-        return np.ones(len(pictures), bool)
-
-    def inputs(self, batch: Batch) -> Tensor:
-        """RGB in [0, 1], [B, 3, S, S]."""
-        return batch.images.float() / 255
-
-    def whole_inputs(self, pictures: Any, batch: Batch) -> Tensor:
-        """The same: all pictures are of one size."""
-        del pictures
-        return self.inputs(batch)
 
     def targets(self, batch: Batch) -> Targets:
         """The labels, as distillation takes them."""

@@ -12,6 +12,7 @@ from detkd.data.pixel_augment import PixelAugmentation
 from detkd.data.pixels import PixelBatch, SegmentedPictures, collate
 from detkd.engines.lightning.loading import salt
 from detkd.engines.lightning.sharing import gather, share_statistics
+from detkd.engines.lightning.task import PictureTraining
 from detkd.engines.segmentation import WATCHED
 from detkd.evaluation.instances import InstanceSettings
 from detkd.evaluation.segmentation import tally_images
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy.typing as npt
-    from torch import Tensor, nn
+    from torch import nn
 
     from detkd.config import SegmentationConfig
     from detkd.data.segmentation import SegmentationDataset
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 HALF = 0.5  # of the pictures shown have labels, where fewer of all have: labels and teacher teach in every batch
 
 
-class SegmentationTraining:
+class SegmentationTraining(PictureTraining):
     """The :class:`detkd.engines.lightning.task.TrainingTask` of segmenters."""
 
     watched = WATCHED
@@ -77,15 +78,6 @@ class SegmentationTraining:
     def labelled(self, pictures: SegmentedPictures) -> npt.NDArray[np.bool_]:
         """Those of the share whose labels are used."""
         return np.array([not isinstance(image.masks, Unlabelled) for image in pictures.images])
-
-    def inputs(self, batch: PixelBatch) -> Tensor:
-        """RGB in [0, 1], [B, 3, S, S]."""
-        return batch.images.float() / 255
-
-    def whole_inputs(self, pictures: Any, batch: PixelBatch) -> Tensor:
-        """The same: all pictures are of one size."""
-        del pictures
-        return self.inputs(batch)
 
     def targets(self, batch: PixelBatch) -> PixelTargets:
         """The labels, as distillation takes them."""

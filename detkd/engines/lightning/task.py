@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    import numpy as np
     import numpy.typing as npt
     from torch import Tensor, nn
 
@@ -82,3 +83,26 @@ class TrainingTask(Protocol):
 
     def save(self, model: nn.Module, path: Path) -> None:
         """Write a student, whole or not at all."""
+
+
+class PictureTraining:
+    """What the tasks on pictures have in common, where theirs is nothing else."""
+
+    def repeats(self, dataset: Any, pictures: Any) -> npt.NDArray[np.float64]:
+        """Once each."""
+        del dataset
+        return np.ones(len(pictures))
+
+    def labelled(self, pictures: Any) -> npt.NDArray[np.bool_]:
+        """All of them: where nothing is labelled, there is nothing."""
+        return np.ones(len(pictures), bool)
+
+    def inputs(self, batch: Any) -> Tensor:
+        """RGB in [0, 1], [B, 3, S, S]."""
+        pictures: Tensor = batch.images.float() / 255
+        return pictures
+
+    def whole_inputs(self, pictures: Any, batch: Any) -> Tensor:
+        """The same: all pictures are of one size."""
+        del pictures
+        return self.inputs(batch)
