@@ -25,6 +25,7 @@ from detkd.engines.caching import make_caches
 from detkd.engines.distillation import build_distiller
 from detkd.engines.distilling.ultralytics import distilling
 from detkd.engines.families import build_teacher
+from detkd.engines.resuming.ultralytics import saving_whole
 from detkd.engines.ultralytics import torch_device
 from detkd.engines.views.ultralytics import load_views, replaying
 from detkd.errors import ConfigError
@@ -98,7 +99,7 @@ def distill_trainer(
         pictures = None if config.views is None else trainer.train_loader.dataset
         return build_distiller(student, models, config, imgsz, pictures)
 
-    base = SegmentationTrainer if task == "segment" else DetectionTrainer
+    base = saving_whole(SegmentationTrainer if task == "segment" else DetectionTrainer)
     decays = [spec.ema for spec in config.all_teachers]
     return distilling(base if config.views is None else replaying(base, config.views), make_distiller, decays)
 

@@ -14,7 +14,7 @@ from detkd.engines.detection import TITLE, WATCHED
 from detkd.engines.distilling.ultralytics import distilling
 from detkd.engines.following import following, loggers_of
 from detkd.engines.result import TrainingResult
-from detkd.engines.resuming.ultralytics import epochs_left, forget_later_epochs, whole_checkpoints
+from detkd.engines.resuming.ultralytics import epochs_left, forget_later_epochs, saving_whole
 from detkd.engines.views.ultralytics import Views, load_views, replaying
 from detkd.errors import ConfigError, DetkdError, one_line
 from detkd.files import replacing
@@ -135,7 +135,7 @@ def _student_trainer(student: nn.Module) -> Any:
 
     base: Any = SegmentationTrainer if isinstance(student, SegmentationModel) else DetectionTrainer
 
-    class StudentTrainer(base):  # type: ignore[misc]
+    class StudentTrainer(saving_whole(base)):  # type: ignore[misc]
         """ultralytics' trainer for a student that detkd has built, which tells of its epochs as detkd does.
 
         The files that it reads may be hostile, and a kill at any moment leaves them fit to go on from.
@@ -189,11 +189,6 @@ def _student_trainer(student: nn.Module) -> Any:
             if not recovered and self.loss is not None and not self.loss.isfinite():
                 raise DetkdError(f"Expected finite losses, but in epoch {epoch + 1} they are not. {advice}")
             return recovered
-
-        def save_model(self) -> bool:
-            """Save as ultralytics does, but whole or not at all."""
-            with whole_checkpoints(self):
-                return bool(super().save_model())
 
         def final_eval(self) -> None:
             """Strip the best checkpoint of what training needs.

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, distributed, nn
 
 from detkd.engines.averaging import WeightAverage
-from detkd.engines.resuming.ultralytics import whole_checkpoints
 from detkd.engines.weight_log import WeightLog
 from detkd.errors import WeightsError, one_line
 from detkd.files import replacing
@@ -101,7 +100,7 @@ def distilling(
     """Subclass one of ultralytics' trainers so that its student also learns from a teacher.
 
     Args:
-        base: ``DetectionTrainer``, ``SegmentationTrainer``, or a subclass.
+        base: A trainer that saves its checkpoints whole, see :func:`detkd.engines.resuming.ultralytics.saving_whole`.
         make_distiller: Called once with the trainer and its student, when the optimizer is built.
         decays: Of each teacher that is a moving average of the student's weights its decay, None of the others. It is one
             of detkd's own: ultralytics' average keeps so much for so long that it would teach what was forgotten.
@@ -195,14 +194,13 @@ def distilling(
                 average.update(unwrap_model(self.model), average.steps + 1)
 
         def save_model(self) -> bool:
-            """Save as ultralytics does, but whole or not at all, and beside it what a resumed distillation needs."""
+            """Save as the base does, and beside it what a resumed distillation needs."""
             state = _state_file(self.wdir, self.epoch)
             with replacing(state) as path:
                 averages = [average.state_dict() for average in self.averages]
                 kept = {"distiller": self.distiller.state_dict(), "weights": self.weight_log.epochs, "averages": averages}
                 torch.save(kept, path)
-            with whole_checkpoints(self):
-                saved = super().save_model()
+            saved = super().save_model()
             for old in self.wdir.glob(_STATE.format("*")):  # only after the checkpoint it belongs to is replaced
                 if old != state:
                     old.unlink()

@@ -17,8 +17,26 @@ if TYPE_CHECKING:
 STRIPPED = -1  # what ultralytics gives as the epoch of a checkpoint that no training goes on from
 
 
+def saving_whole(base: Any) -> Any:
+    """Subclass one of ultralytics' trainers so that a kill leaves its checkpoints whole.
+
+    Args:
+        base: ``DetectionTrainer``, ``SegmentationTrainer``, or a subclass.
+    """
+
+    class WholeTrainer(base):  # type: ignore[misc]
+        """ultralytics' trainer with checkpoints that are there as a whole or not at all."""
+
+        def save_model(self) -> bool:
+            """Save as ultralytics does."""
+            with _whole_checkpoints(self):
+                return bool(super().save_model())
+
+    return WholeTrainer
+
+
 @contextmanager
-def whole_checkpoints(trainer: Any) -> Iterator[None]:
+def _whole_checkpoints(trainer: Any) -> Iterator[None]:
     """Let ultralytics write its checkpoints beside their places, and move them there when they are whole."""
     names = ["last", "best"] if trainer.best_fitness == trainer.fitness else ["last"]  # the last one moves first: best.pt
     places: dict[str, Path] = {name: getattr(trainer, name) for name in names}
