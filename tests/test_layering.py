@@ -177,6 +177,7 @@ ALLOWED = {
         "model_config",
         "ops",
         "report",
+        "trees",
     },
     "report": {"data", "errors", "evaluation", "files", "processes"},
     "export": {"adapters", "data", "errors", "evaluation", "files", "model_config", "models"},

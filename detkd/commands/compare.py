@@ -3,9 +3,9 @@ r"""Train the same student by several recipes on the same seeds, and say what ea
     detkd compare --config configs/FAMILY/NAME.yaml [--recipes FILE.yaml] [--seeds 0,1,2] [--only NAME,NAME]
         [--jobs N] [key=value ...]
 
-The first recipe of the file is the baseline. Without --recipes the file is configs/recipes/yolo.yaml for a YOLO student,
-configs/recipes/faster_rcnn.yaml for a Faster R-CNN, and configs/recipes/unet.yaml for a U-Net. What an earlier call has
-finished is reused, and what was cut short is resumed. Everything is kept in OUTPUT/NAME/: the table as comparison.json and
+The first recipe of the file is the baseline. Without --recipes the file is that of configs/recipes/ for the student:
+yolo.yaml, faster_rcnn.yaml, unet.yaml, classification.yaml of pictures, or text.yaml. What an earlier call has finished
+is reused, and what was cut short is resumed. Everything is kept in OUTPUT/NAME/: the table as comparison.json and
 comparison.md, and each run's own folder. With --grid the runs go through the values of a key, or of two, instead, and what
 each gained over the baseline is drawn in grid.png.
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from detkd.model_config import ModelConfig
 
 RECIPES = Path(__file__).resolve().parents[2] / "configs" / "recipes"
+OF_FAMILIES = {"yolo": "yolo.yaml", "unet": "unet.yaml", "classifier": "classification.yaml", "text": "text.yaml"}
 
 
 def recipes_for(student: ModelConfig) -> Path:
@@ -44,12 +45,8 @@ def recipes_for(student: ModelConfig) -> Path:
     """
     from detkd.model_config import TWO_STAGE
 
-    if student.family == "yolo":
-        return RECIPES / "yolo.yaml"
-    if student.family in {"classifier", "text"}:
-        return RECIPES / ("classification.yaml" if student.family == "classifier" else "text.yaml")
-    if student.family == "unet":
-        return RECIPES / "unet.yaml"
+    if student.family in OF_FAMILIES:
+        return RECIPES / OF_FAMILIES[student.family]
     if student.architecture.startswith(TWO_STAGE):
         return RECIPES / "faster_rcnn.yaml"
     raise ConfigError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import json
 import os
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -26,6 +25,7 @@ from detkd.engines.tasks import task_of
 from detkd.errors import AdapterError, CacheError, ConfigError, DataError, WeightsError
 from detkd.memory import available_memory, peak_memory
 from detkd.report.reporter import SilentReporter, reporting
+from detkd.trees import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -129,7 +129,7 @@ def _examine_record(config: RunConfig, folder: Path) -> list[Finding]:
 
 
 def _read_results(folder: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    content: dict[str, Any] = parse_json((folder / "results.json").read_bytes())
     return content
 
 

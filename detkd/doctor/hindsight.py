@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from detkd.distiller import TOTAL_SHARE, default_weight
 from detkd.doctor.findings import Finding, Kind, passed
+from detkd.doctor.teacher import LEAD
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -73,7 +74,6 @@ UNFOLLOWED = Kind(
 )
 KINDS = (SILENCED, NO_GAP, NO_GAIN, RISING, UNFOLLOWED, OVERFITTED, REACHED, HELD_BACK)
 
-LEAD = 0.05
 RISE = 0.01  # of the metric, between the halves of the last fifth
 LEAST = 10  # validations below which a course says nothing
 FALL = 0.95  # of its first value a term should fall to

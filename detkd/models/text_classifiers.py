@@ -164,7 +164,7 @@ class BertClassifier(Classifier):
 
     def __init__(self, architecture: ClassifierArchitecture, tokenizer: str | None, config: Any = None) -> None:
         library = import_transformers()
-        self_made = config is None
+        pretrained = config is not None
         config = config or _bert_config(architecture)
         count = config.num_hidden_layers
         taps = Taps(
@@ -174,7 +174,7 @@ class BertClassifier(Classifier):
             tuple(f"bert.bert.encoder.layer.{index}.attention.self" for index in range(count)),
         )
         super().__init__(architecture, taps, tokenizer)
-        self.pretrained = not self_made  # its sizes are not the architecture's
+        self.pretrained = pretrained  # its sizes are not the architecture's
         # Only written out does attention say its probabilities; dropout would fall on them, too.
         config._attn_implementation = "eager"
         config.attention_probs_dropout_prob = 0.0
