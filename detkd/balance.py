@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
+from detkd.agreeing import mean_over_processes
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
@@ -143,10 +145,7 @@ class GradientRatio(Balance):
 
     def _measure(self, losses: Mapping[str, Tensor], features: Sequence[Tensor]) -> bool:
         """Average the norms in; return whether each kept to its average in proportion to the first, the task's."""
-        norms = torch.stack([_gradient_norm(loss, features) for loss in losses.values()])
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(norms)  # the same weights in every process
-            norms = norms / torch.distributed.get_world_size()
+        norms = mean_over_processes(torch.stack([_gradient_norm(loss, features) for loss in losses.values()]))
         places = [self._place(name) for name in losses]
         before = self.norms[places]
         keep = self.momentum * (before > 0)

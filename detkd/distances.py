@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from detkd.agreeing import mean_over_processes
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -54,10 +56,7 @@ class Distances(nn.Module):
         if not names:
             return {}
         places = [list(self.powers).index(name) for name in names]
-        values = torch.stack([terms[name].detach().float() for name in names])
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(values)  # the same factors in every process
-            values = values / torch.distributed.get_world_size()
+        values = mean_over_processes(torch.stack([terms[name].detach().float() for name in names]))
         before = self.averages[:, places]
         first, latest, count = before
         starting = count < START

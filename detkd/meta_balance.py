@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from detkd.agreeing import mean_over_processes
 from detkd.balance import Balance, GradientRatio
 
 if TYPE_CHECKING:
@@ -89,10 +90,8 @@ class Meta(Balance):
         return list(self.ratio.shares).index(name)
 
     def _learn(self, terms: Mapping[str, Tensor], ahead: Sequence[Tensor | None]) -> None:
-        measured = torch.stack([_products(ahead, _gradients(term, self._student, keep=True)) for term in terms.values()])
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(measured)  # the same gates in every process; a cosine needs no division
-        product, own, other = measured.unbind(1)
+        measured = [_products(ahead, _gradients(term, self._student, keep=True)) for term in terms.values()]
+        product, own, other = mean_over_processes(torch.stack(measured)).unbind(1)
         cosines = product / (own * other).sqrt().clamp(min=1e-30)
         places = [self._place(name) for name in terms]
         # An overflow in half precision says nothing of the term.

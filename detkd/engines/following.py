@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from detkd.errors import ConfigError
+from detkd.errors import ConfigError, one_line
 from detkd.processes import is_first_process
 from detkd.report.loggers import LOGGERS, Log
 from detkd.report.reporter import Training, reporter
@@ -45,7 +45,7 @@ def following(
         try:
             logs = [stack.enter_context(logger) for logger in loggers]
         except Exception as error:  # of another package: its service is not reached, or not logged in to
-            raise ConfigError(f"loggers: {' '.join(str(error).split())}") from error
+            raise ConfigError(f"loggers: {one_line(error)}") from error
         yield _Followed(stack.enter_context(reporter().training(run, epochs, title, watched)), logs)
 
 

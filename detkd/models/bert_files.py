@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from detkd.errors import WeightsError
+from detkd.errors import WeightsError, one_line
 from detkd.models.text_classifiers import import_transformers
 
 if TYPE_CHECKING:
@@ -44,8 +44,9 @@ def read_folder(folder: Path, classes: int, *, new_head: bool) -> tuple[Any, boo
     try:
         model, info = library.BertForSequenceClassification.from_pretrained(folder, **how)
     except (OSError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise WeightsError(f"Expected {folder} to hold a BERT for classification as safetensors, but: {reason}") from error
+        raise WeightsError(
+            f"Expected {folder} to hold a BERT for classification as safetensors, but: {one_line(error)}"
+        ) from error
     new = {key if isinstance(key, str) else key[0] for part in ("missing_keys", "mismatched_keys") for key in info[part]}
     # A BERT that was trained for something else, such as masked words, may also lack the pooling before the last layer.
     absent = sorted(name for name in new if not name.startswith(("classifier.", "bert.pooler.")))
