@@ -62,6 +62,10 @@ class ClassifiedPictures:
     def __iter__(self) -> Iterator[ClassifiedPicture]:
         return map(ClassifiedPicture, self.pixels, self.labels.tolist())
 
+    def by_length(self, places: Sequence[int]) -> npt.NDArray[np.int64]:
+        """The order of chosen samples that fills up little, [N]: any, since all pictures are of one size."""
+        return np.arange(len(places))
+
     def batch(self, chosen: Sequence[int]) -> Tensor:
         """Some pictures in [0, 1], [B, 3, S, S]."""
         return torch.from_numpy(self.pixels[list(chosen)]).float() / 255

@@ -63,9 +63,18 @@ class Sentences:
         return map(Sentence, self.ids, self.labels.tolist())
 
     @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """Tokens of each sentence, [N]."""
+        return np.array([len(ids) for ids in self.ids], np.int64)
+
+    @property
     def longest(self) -> int:
         """Tokens of the longest sentence."""
-        return max(map(len, self.ids))
+        return int(self.lengths.max())
+
+    def by_length(self, places: Sequence[int]) -> npt.NDArray[np.int64]:
+        """The order in which chosen sentences go from short to long: batches of it need little filling, [N]."""
+        return np.argsort(self.lengths[list(places)], kind="stable")
 
     def batch(self, chosen: Sequence[int]) -> Tensor:
         """Some sentences, filled up with 0 to the longest of them, [B, 1, 1, L]."""

@@ -89,7 +89,7 @@ def evaluate(
                 judged.model,
                 judged.classes,
                 dataset.names,
-                predict_logits(judged.model, batches(part, config.train.batch)),
+                logits_of(judged.model, part, config.train.batch),
             )
             for role, judged in models.items()
         }
@@ -121,6 +121,23 @@ def _metrics(logits: Tensor | None, labels: Tensor) -> dict[str, Any]:
     return {**classification_metrics(logits, labels), "intervals": {"accuracy": interval}}
 
 
+def logits_of(
+    model: nn.Module, samples: ClassifiedPictures | Sentences, count: int, places: Sequence[int] | None = None
+) -> Tensor:
+    """Logits of samples, [N, C].
+
+    Args:
+        model: The classifier.
+        samples: Pictures or sentences.
+        count: Samples at a time.
+        places: Which of them; None takes all.
+    """
+    places = range(len(samples)) if places is None else places
+    order = samples.by_length(places)
+    found = predict_logits(model, batches(samples, count, [places[turn] for turn in order]))
+    return torch.empty_like(found).index_copy_(0, torch.from_numpy(order), found)
+
+
 def evaluate_classifier(model: nn.Module, dataset: PictureDataset | TextDataset, split: str) -> dict[str, Any]:
     """Accuracy with its interval, NLL, ECE and the accuracy of each class of a classifier on a split.
 
@@ -133,7 +150,7 @@ def evaluate_classifier(model: nn.Module, dataset: PictureDataset | TextDataset,
         DataError: If the model lacks a class of the data set.
     """
     part = dataset.parts[split]
-    logits = _in_words_of(model, {}, dataset.names, predict_logits(model, batches(part, BATCH)))
+    logits = _in_words_of(model, {}, dataset.names, logits_of(model, part, BATCH))
     if logits is None:
         names = list(make_any_adapter(model).class_names)
         raise DataError(f"Expected a classifier of the data set's {list(dataset.names)}, but it knows {names}.")

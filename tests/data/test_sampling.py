@@ -69,3 +69,31 @@ def test_processes_share_the_batches_of_one(views: int | None) -> None:
     assert len(shares[0]) == len(shares[1]) == len(whole) / 2
     batches = zip(*(zip(*[iter(share)] * 2, strict=True) for share in shares), strict=True)
     assert [address for first, second in batches for address in (*first, *second)] == whole
+
+
+def test_batches_of_sentences_are_alike_in_length_and_else_left_to_chance() -> None:
+    lengths = np.random.default_rng(0).integers(3, 60, 1003)
+    sampler = AddressSampler(np.ones(1003), 8, seed=0, lengths=lengths)
+    orders = []
+    for epoch in range(2):
+        sampler.set_epoch(epoch)
+        orders.append([index for index, _ in sampler])
+        assert len(orders[-1]) == 1008
+        assert set(orders[-1]) == set(range(1003))
+    filling = [np.sum(lengths[batch].max() - lengths[batch]) for batch in np.array(orders[0]).reshape(-1, 8)]
+    by_chance = [np.sum(lengths[batch].max() - lengths[batch]) for batch in np.arange(1000).reshape(-1, 8)]
+    assert sum(filling) < 0.15 * sum(by_chance)
+    means = np.array([lengths[batch].mean() for batch in np.array(orders[0]).reshape(-1, 8)])
+    assert abs(np.corrcoef(np.arange(50), means[:50])[0, 1]) < 0.4  # short batches do not come first
+    assert {frozenset(batch) for batch in np.array(orders[0]).reshape(-1, 8).tolist()}.isdisjoint(
+        {frozenset(batch) for batch in np.array(orders[1]).reshape(-1, 8).tolist()}
+    )
+
+
+def test_processes_share_batches_that_are_alike_in_length() -> None:
+    lengths = np.random.default_rng(0).integers(3, 60, 50)
+    whole = list(AddressSampler(np.ones(50), 4, seed=3, lengths=lengths))
+    shares = [list(AddressSampler(np.ones(50), 4, seed=3, lengths=lengths, rank=rank, processes=2)) for rank in range(2)]
+    for start in range(0, len(whole), 4):
+        parts = [share[start // 2 : start // 2 + 2] for share in shares]
+        assert whole[start : start + 4] == parts[0] + parts[1]

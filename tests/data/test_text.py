@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from detkd.data.text import TextDataset, train_tokenizer
+from detkd.data.text import Sentences, TextDataset, train_tokenizer
 from detkd.data.wordpiece import learn_vocabulary
 from detkd.errors import DataError
 from tests.engines.classes import write_sentences
@@ -90,3 +90,11 @@ def test_what_is_faulty_is_named(root: Path) -> None:
 def test_sst2_is_read(real_data: Path) -> None:
     dataset = TextDataset.load(real_data / "sst2", 32, subset=50, vocabulary=300)
     assert [len(dataset.images(split)) for split in dataset.splits] == [100, 6735, 872]
+
+
+def test_sentences_go_from_short_to_long() -> None:
+    ids = tuple(np.arange(length) + 1 for length in (4, 2, 9, 2, 5))
+    sentences = Sentences(ids, np.zeros(5, np.int64), tuple("abcde"))
+    assert sentences.lengths.tolist() == [4, 2, 9, 2, 5]
+    assert sentences.by_length(range(5)).tolist() == [1, 3, 0, 4, 2]
+    assert sentences.by_length([2, 4, 1]).tolist() == [2, 1, 0]

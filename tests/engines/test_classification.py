@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from detkd.engines.caching import cache_teachers
+from detkd.engines.classification import load_data, logits_of
 from detkd.engines.run import run_config
 from detkd.errors import AdapterError, ConfigError, WeightsError
 from detkd.models.classifier_files import load_model, read_tokenizer, vocabulary_size
@@ -216,3 +217,12 @@ def test_a_student_goes_on_from_a_folder_of_transformers(sentences: Path, text_t
     assert load_model(tmp_path / "run" / "student.safetensors").state_dict().keys() == set(
         tensors_of(tmp_path / "run" / "student.safetensors")
     )
+
+
+def test_logits_come_in_the_order_of_the_samples_whatever_their_lengths(sentences: Path, text_teacher: Path) -> None:
+    part = load_data(configure_text(sentences)).parts["test"]
+    model = load_model(text_teacher).eval()
+    with torch.no_grad():
+        alone = torch.cat([model(part.batch([place])) for place in range(len(part))])
+    torch.testing.assert_close(logits_of(model, part, 5), alone)
+    torch.testing.assert_close(logits_of(model, part, 2, [7, 3, 30]), alone[[7, 3, 30]])

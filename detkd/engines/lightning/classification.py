@@ -10,13 +10,13 @@ from torch import nn
 
 from detkd.adapters.classifier import PADDING
 from detkd.data.augment import make_transforms
-from detkd.data.class_batches import ClassBatch, MovedPictures, TokenizedSentences, batches, collate
-from detkd.engines.classification import WATCHED
+from detkd.data.class_batches import ClassBatch, MovedPictures, TokenizedSentences, collate
+from detkd.engines.classification import WATCHED, logits_of
 from detkd.engines.lightning.loading import salt, sections
 from detkd.engines.lightning.sharing import gather, share_statistics
 from detkd.engines.lightning.task import PictureTraining
 from detkd.errors import ConfigError
-from detkd.evaluation.classification import classification_metrics, predict_logits
+from detkd.evaluation.classification import classification_metrics
 from detkd.models.classifier_files import save_model
 from detkd.types import ClassTargets
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    import numpy as np
+    import numpy.typing as npt
     from torch import Tensor
 
     from detkd.config import ClassificationConfig
@@ -79,7 +81,7 @@ class ClassificationTraining(PictureTraining):
         def judge(model: nn.Module) -> dict[str, float]:
             share_statistics(model, processes)
             places = range(rank, len(part), processes)
-            found = predict_logits(model, batches(part, config.train.batch, places)) if places else torch.empty(0)
+            found = logits_of(model, part, config.train.batch, places) if places else torch.empty(0)
             shares = gather(found, processes)
             logits = torch.empty(len(part), shares[0].shape[1])
             for turn, share in enumerate(shares):
@@ -106,6 +108,10 @@ class TextTraining(ClassificationTraining):
         """The training sentences."""
         del config, student
         return TokenizedSentences(dataset.parts["train"])
+
+    def lengths(self, pictures: TokenizedSentences) -> npt.NDArray[np.int64]:
+        """Tokens of each sentence, [N]."""
+        return pictures.images.lengths
 
     def inputs(self, batch: ClassBatch) -> Tensor:
         """Token ids, [B, 1, 1, L]."""

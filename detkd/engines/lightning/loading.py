@@ -88,6 +88,7 @@ def make_loader(
         config.train.batch,
         seed=config.train.seed,
         views=None if views is None else views.count,
+        lengths=task.lengths(pictures),
         rank=rank,
         processes=processes,
     )

@@ -64,6 +64,9 @@ class TrainingTask(Protocol):
     def repeats(self, dataset: Any, pictures: Any) -> npt.NDArray[np.float64]:
         """How often an epoch shows each picture: their sum is the number of training images in all runs of a data set."""
 
+    def lengths(self, pictures: Any) -> npt.NDArray[np.int64] | None:
+        """Length of each sample where a batch is filled up to its longest, [N]; None where all are of one size."""
+
     def labelled(self, pictures: Any) -> npt.NDArray[np.bool_]:
         """Which of the training pictures have labels, [N]."""
 
@@ -92,6 +95,11 @@ class PictureTraining:
         """Once each."""
         del dataset
         return np.ones(len(pictures))
+
+    def lengths(self, pictures: Any) -> npt.NDArray[np.int64] | None:
+        """None: all pictures are of one size."""
+        del pictures
+        return None
 
     def labelled(self, pictures: Any) -> npt.NDArray[np.bool_]:
         """All of them: where nothing is labelled, there is nothing."""
