@@ -100,11 +100,10 @@ class AddressSampler(Sampler[tuple[int, int]]):
         return self._batches * self._batch // self._processes
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        share = self._batch // self._processes
+        share, addresses = self._batch // self._processes, self._addresses()
         for start in range(self._rank * share, self._batches * self._batch, self._batch):
-            yield from self._addresses[start : start + share]
+            yield from addresses[start : start + share]
 
-    @property
     def _addresses(self) -> list[tuple[int, int]]:
         """The epoch of all processes."""
         generator = np.random.default_rng((self._seed, self.epoch))
