@@ -13,7 +13,7 @@ Examples:
     detkd evaluate --weights runs/student/student.pt --data DATA.yaml --json test.json
     # masks of a Mask R-CNN
     detkd evaluate --weights runs/student/student.safetensors --data DATA.yaml --split val --iou-type segm
-    # a U-Net on large pictures, in tiles of the size that it was trained at
+    # a U-Net that was trained on scaled pictures, in tiles of the size that it was trained at
     detkd evaluate --weights runs/student/student.safetensors --data DATA.yaml --pictures tiles
     # a classifier of pictures or sentences
     detkd evaluate --weights runs/student/student.safetensors --data cifar10
@@ -56,7 +56,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--detections", type=Path, help="COCO results of any detector, instead of --weights and --data")
     parser.add_argument("--ground-truth", type=Path, help="COCO ground truth for --detections")
     parser.add_argument("--iou-type", choices=(BOXES, "segm"), help="boxes or masks (default: boxes, of a U-Net masks)")
-    parser.add_argument("--pictures", choices=("fit", "tiles"), help="of a U-Net: scaled or cut into tiles (default: fit)")
+    parser.add_argument(
+        "--pictures", choices=("fit", "tiles"), help="of a U-Net: scaled, or in tiles (default: as trained)"
+    )
     parser.add_argument("--instances", metavar="K=V,...", help="of a U-Net: how objects are told from its pixels")
     parser.add_argument("--json", type=Path, help="also write the numbers here")
     add_speaking_options(parser)
@@ -131,7 +133,7 @@ def _evaluate_segmenter(arguments: argparse.Namespace) -> dict[str, Any]:
     check_segmentation(dataset, (arguments.split, *(() if settings is not None else ("val",))))
     model = load_model(arguments.weights, arguments.imgsz)
     assert model.architecture is not None, "load_model reads it"
-    imgsz, mode = model.architecture.imgsz, cast("Mode", arguments.pictures or "fit")
+    imgsz, mode = model.architecture.imgsz, cast("Mode", arguments.pictures or model.architecture.pictures)
     if imgsz % model.stride:
         raise ConfigError(f"--imgsz: expected a multiple of {model.stride} pixels, but got {imgsz}.")
     if settings is None:

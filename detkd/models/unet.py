@@ -84,11 +84,16 @@ def construct(architecture: UNetArchitecture, role: str = "student") -> Segmente
     )
 
 
-def save_model(model: nn.Module, path: Path) -> None:
+def save_model(model: nn.Module, path: Path, *, pictures: str | None = None) -> None:
     """Write a U-Net of :func:`build_model` as safetensors: its tensors alone, and in the header what it was built as.
 
     ``load_state_dict(safetensors.torch.load_file(path))`` reads it into the same ``Unet`` of segmentation-models-pytorch,
     which takes images normalised by ImageNet's mean and deviation.
+
+    Args:
+        model: The U-Net.
+        path: The file.
+        pictures: How it was shown pictures; None leaves what it was built as.
 
     Raises:
         WeightsError: If the model was built elsewhere.
@@ -99,7 +104,8 @@ def save_model(model: nn.Module, path: Path) -> None:
             f"Expected a U-Net that says its `architecture`, but {type(model).__name__} does not. Build it with "
             "detkd.models.unet.build_model, or save its state dict with torch.save."
         )
-    write_checkpoint(model.network, path, {METADATA: model.architecture.to_json()})
+    architecture = model.architecture if pictures is None else replace(model.architecture, pictures=pictures)
+    write_checkpoint(model.network, path, {METADATA: architecture.to_json()})
 
 
 def load_model(path: Path, imgsz: int | None = None) -> Segmenter:

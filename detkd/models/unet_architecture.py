@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 
 from detkd.models.architecture import LARGEST, WIDEST
 
+MODES = ("fit", "tiles")  # how pictures are shown
+
 
 @dataclass(frozen=True)
 class UNetArchitecture:
@@ -18,6 +20,7 @@ class UNetArchitecture:
         imgsz: Side of its square input in pixels.
         boundary: Whether it also says where objects end.
         width: Channels as a multiple of the usual ones: of the whole U-Net, or of the decoder behind an encoder.
+        pictures: Whether it was trained on pictures that fit its input, or on tiles of it.
     """
 
     name: str
@@ -25,6 +28,7 @@ class UNetArchitecture:
     imgsz: int
     boundary: bool = True
     width: float = 1.0
+    pictures: str = "fit"
 
     @property
     def channels(self) -> int:
@@ -56,6 +60,10 @@ class UNetArchitecture:
             or type(read.boundary) is not bool
             or type(read.width) not in {int, float}
             or not 0 < read.width <= WIDEST
+            or read.pictures not in MODES
         ):
-            raise TypeError(f"expected names, a size up to {LARGEST} and a width up to {WIDEST}, got {text[:200]!r}")
+            raise TypeError(
+                f"expected names, a size up to {LARGEST}, a width up to {WIDEST} and pictures out of {list(MODES)}, "
+                f"got {text[:200]!r}"
+            )
         return read

@@ -244,6 +244,16 @@ def test_a_checkpoint_says_what_it_is_of_and_gives_the_same_model(name: str, tmp
     assert (loaded.architecture.imgsz, load_model(path).architecture.imgsz) == (64, SIZE)
     torch.testing.assert_close(loaded.eval()(pictures()), model.eval()(pictures()), rtol=0, atol=0)
     torch.testing.assert_close(copy.deepcopy(loaded)(pictures()), model(pictures()), rtol=0, atol=0)
+    assert loaded.architecture.pictures == "fit"  # which also files say that were written before tiles
+    save_model(loaded, path, pictures="tiles")
+    assert load_model(path).architecture.pictures == "tiles"
+
+
+def test_a_checkpoint_of_pictures_that_nobody_knows_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "student.safetensors"
+    save_model(build("unet", width=0.25), path, pictures="stripes")
+    with pytest.raises(WeightsError, match=r"pictures out of \['fit', 'tiles'\]"):
+        load_model(path)
 
 
 def test_plain_smp_code_loads_the_file(tmp_path: Path) -> None:

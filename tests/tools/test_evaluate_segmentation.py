@@ -103,6 +103,9 @@ def test_a_large_picture_is_read_in_tiles(tmp_path: Path, student: Path) -> None
     assert tiled["AP"] > 0.99
     assert tiled["Dice"] > 0.99
     assert fitted["AP"] < 0.5
+    taught_in_tiles = tmp_path / "tiles.safetensors"  # says so itself
+    save_model(load_model(student), taught_in_tiles, pictures="tiles")
+    assert evaluate(tmp_path, "--weights", taught_in_tiles, *given[2:]) == {**tiled, "weights": str(taught_in_tiles)}
 
 
 def test_each_fault_is_one_line(

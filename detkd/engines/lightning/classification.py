@@ -90,8 +90,9 @@ class ClassificationTraining(PictureTraining):
 
         return judge
 
-    def save(self, model: nn.Module, path: Path) -> None:
+    def save(self, config: ClassificationConfig, model: nn.Module, path: Path) -> None:
         """Write a model's tensors, with what it was built as and, of sentences, its tokenizer."""
+        del config
         save_model(model, path)
 
 

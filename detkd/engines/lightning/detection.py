@@ -72,8 +72,9 @@ class DetectionTraining(PictureTraining):
 
         return judge
 
-    def save(self, model: nn.Module, path: Path) -> None:
+    def save(self, config: RunConfig, model: nn.Module, path: Path) -> None:
         """Write a model's tensors, with what it was built as where it says so."""
+        del config
         if hasattr(model, "architecture"):
             save_model(model, path)
             return

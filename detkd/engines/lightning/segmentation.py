@@ -100,9 +100,9 @@ class SegmentationTraining(PictureTraining):
 
         return judge
 
-    def save(self, model: nn.Module, path: Path) -> None:
-        """Write a model's tensors, with what it was built as."""
-        save_model(model, path)
+    def save(self, config: SegmentationConfig, model: nn.Module, path: Path) -> None:
+        """Write a model's tensors, with what it was built as and how it was shown pictures."""
+        save_model(model, path, pictures=config.segment.pictures)
 
 
 def _augmentation(config: SegmentationConfig) -> PixelAugmentation:

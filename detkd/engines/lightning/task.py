@@ -84,8 +84,8 @@ class TrainingTask(Protocol):
     ) -> Callable[[nn.Module], Mapping[str, float]]:
         """What gives the metrics of a model on the watched split, the same in every process."""
 
-    def save(self, model: nn.Module, path: Path) -> None:
-        """Write a student, whole or not at all."""
+    def save(self, config: Any, model: nn.Module, path: Path) -> None:
+        """Write a student, whole or not at all, and beside its tensors what :meth:`judge` and others need to know of it."""
 
 
 class PictureTraining:

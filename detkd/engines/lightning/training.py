@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -116,9 +117,8 @@ class LightningEngine:
             ]
             judged = student if averaging is None else averaging.model
             judge = self.task.judge(config, dataset, student, *place)
-            watching = Watching(
-                judged, judge, self.task.watched, self.task.save, folder / FOLDER, optim.patience, optim.judge_every
-            )
+            save = partial(self.task.save, config)
+            watching = Watching(judged, judge, self.task.watched, save, folder / FOLDER, optim.patience, optim.judge_every)
             told = self.task.title, self.task.watched
             with following(folder.name, config.train.epochs, *told, loggers_of(config, folder)) as followed:
                 trainer.callbacks += [Distilling(distiller, module.weight_log)] if distiller is not None else []
