@@ -64,6 +64,7 @@ STUDENTS = {
     "classification": "classification/cnn_from_resnet18",
     "soft_kl": "classification/cnn_from_resnet18",
     "text": "text/transformer_from_bert",
+    "cheaper": "classification/cnn_from_resnet18",
 }
 
 
