@@ -23,6 +23,8 @@ OF_FAMILIES: dict[str, tuple[FamilyName, ...]] = {
     "class_weights": (UNET,),
     "smoothing": ("classifier", "text"),
 }  # keys of a model that not every family has
+CHECKPOINTS = (".pt", ".safetensors")
+BUILT = ("width", "depth", "boundary", "smoothing")  # keys of what a model is built as, which a checkpoint of it says
 
 
 class ProposalsConfig(BaseModel):
@@ -65,6 +67,17 @@ class ModelConfig(BaseModel):
         ]
         if foreign:
             raise ValueError(f"expected a model of family {self.family} to be given no {', and no '.join(foreign)}")
+        return self
+
+    @model_validator(mode="after")
+    def _of_a_checkpoint(self) -> ModelConfig:
+        alone = self.model is None or self.model.endswith(CHECKPOINTS)
+        given = [f"`{key}`" for key in BUILT if alone and getattr(self, key) is not None]
+        if given:
+            raise ValueError(
+                f"expected no {', '.join(given)} beside a checkpoint alone, which was built with its own; remove it, or "
+                "name the `model` that the weights fill"
+            )
         return self
 
     @property

@@ -92,6 +92,18 @@ def test_the_kind_of_run_follows_the_student() -> None:
         parse_config({**tree, "student": {"model": "unet"}, "classify": {}})
 
 
+def test_a_checkpoint_is_not_told_again_how_it_was_built() -> None:
+    def student(**spec: object) -> dict[str, object]:
+        return {"name": "x", "data": "d", "student": spec, "distill": None}
+
+    for file, key, value in (("s.pt", "width", 0.5), ("s.safetensors", "width", 1), ("s.pt", "depth", 0.5)):
+        with pytest.raises(ConfigError, match=f"`{key}` beside a checkpoint alone.*name the `model` that the weights fill"):
+            parse_config(student(weights=file, **{key: value}))
+        with pytest.raises(ConfigError, match=f"`{key}` beside a checkpoint alone"):
+            parse_config(student(model=file, **{key: value}))
+    parse_config(student(model="yolov5n.yaml", weights="s.pt", width=0.5))
+
+
 def test_an_average_takes_no_model_beside_it() -> None:
     def run(student: str, **teacher: object) -> dict[str, object]:
         return {"name": "x", "data": "d", "student": {"model": student}, "distill": {"teacher": {"ema": 0.9, **teacher}}}

@@ -85,7 +85,7 @@ def build_model(spec: ModelConfig, class_names: Sequence[str], *, role: str, img
     """
     path = given_checkpoint(spec, role)
     if path is not None:
-        return load_model(path, imgsz), f"all tensors from {path}"
+        return load_model(path, imgsz, _given_proposals(spec)), f"all tensors from {path}"
     architecture = _architecture(spec, class_names, role, imgsz)
     model = construct(architecture)
     if spec.weights is None:
@@ -120,19 +120,25 @@ def save_model(model: nn.Module, path: Path) -> None:
     write_checkpoint(model, path, {METADATA: architecture.to_json()})
 
 
-def load_model(path: Path, imgsz: int | None = None) -> nn.Module:
+def load_model(path: Path, imgsz: int | None = None, proposals: Proposals | None = None) -> nn.Module:
     """Build the detector of a checkpoint of :func:`save_model`.
 
     Args:
         path: The checkpoint.
         imgsz: Side of its input in pixels; None for the one that it was trained at. The tensors mean the same at any.
+        proposals: Its regions; None for those that it was trained with. The tensors mean the same with any.
 
     Raises:
         WeightsError: If the file is missing, unreadable, or none of these.
+        ConfigError: If the detector proposes no regions, but is given some.
     """
     architecture = _read_architecture(path)
     if imgsz is not None:
         architecture = replace(architecture, imgsz=imgsz)
+    if proposals is not None:
+        if architecture.proposals is None:
+            raise ConfigError(f"proposals: {architecture.name} of {path} proposes no regions; remove it.")
+        architecture = replace(architecture, proposals=proposals)
     model = construct(architecture)
     load_tensors(model, path, architecture.name)
     return model
@@ -166,8 +172,12 @@ def _architecture(spec: ModelConfig, class_names: Sequence[str], role: str, imgs
         class_names=tuple(class_names),
         imgsz=imgsz,
         width=builder.width if spec.width is None else spec.width,
-        proposals=builder.proposals if spec.proposals is None else Proposals(**spec.proposals.model_dump()),
+        proposals=_given_proposals(spec) or builder.proposals,
     )
+
+
+def _given_proposals(spec: ModelConfig) -> Proposals | None:
+    return None if spec.proposals is None else Proposals(**spec.proposals.model_dump())
 
 
 def _fill(model: nn.Module, path: Path, body: str | None) -> FillReport:

@@ -130,6 +130,24 @@ def test_numbers_of_regions_are_the_callers_to_choose() -> None:
     assert [len(boxes) for boxes in adapter.propose(trained, (SIZE, SIZE))] == [7, 7]
 
 
+def test_a_checkpoint_may_be_given_other_numbers_of_regions(tmp_path: Path) -> None:
+    path, few = tmp_path / "student.safetensors", {"pre_nms": 30, "post_nms": 7, "sampled": 5}
+    save_model(build_model(ModelConfig(model=SMALL, width=0.125), CLASSES, role="student", imgsz=SIZE)[0], path)
+    model: Any = build_model(ModelConfig(weights=path, proposals=few), CLASSES, role="teacher", imgsz=SIZE)[0]
+    assert (model.rpn._post_nms_top_n["testing"], model.roi_heads.fg_bg_sampler.batch_size_per_image) == (7, 5)
+    model.eval()
+    adapter = make_adapter(model)
+    adapter.attach()
+    model(images(2, SIZE))
+    assert [len(boxes) for boxes in adapter.propose(adapter.take_outputs(), (SIZE, SIZE))] == [7, 7]
+    one_stage = tmp_path / "one.safetensors"
+    save_model(
+        build_model(ModelConfig(model="ssdlite320_mobilenet_v3_large"), CLASSES, role="student", imgsz=SIZE)[0], one_stage
+    )
+    with pytest.raises(ConfigError, match="ssdlite320_mobilenet_v3_large of .* proposes no regions"):
+        build_model(ModelConfig(weights=one_stage, proposals=few), CLASSES, role="teacher", imgsz=SIZE)
+
+
 def test_yolo_weights_fill_the_body_of_its_detector(tmp_path: Path) -> None:
     import_ultralytics()
     from ultralytics.nn.tasks import DetectionModel
