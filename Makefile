@@ -1,4 +1,4 @@
-# make demo · make test · make test-slow · make lint · make docs · make build
+# make demo · make test · make test-slow · make sanitize · make lint · make docs · make build
 PYTHON ?= python3
 VENV   := .venv
 PY     := $(VENV)/bin/python
@@ -8,7 +8,7 @@ JOBS   ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadfile
 SOURCES := setup.py pyproject.toml $(wildcard csrc/*.cpp csrc/*/*)
 
-.PHONY: demo test test-slow lint docs build
+.PHONY: demo test test-slow sanitize lint docs build
 .DELETE_ON_ERROR:
 
 demo: $(STAMP)
@@ -19,6 +19,10 @@ test: $(STAMP)
 
 test-slow: $(STAMP)
 	$(PYTEST)
+
+# A build of its own, by gcc, in build/sanitized.
+sanitize: $(STAMP)
+	$(PY) tools/sanitize.py
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .

@@ -3,6 +3,9 @@
 DETKD_BUILD=auto (default) builds for the CPU, and for CUDA too where nvcc of torch's CUDA major is found, with or without
 a GPU; it installs without the extension where that fails. cpu leaves CUDA out, cuda insists on it, none builds nothing.
 TORCH_CUDA_ARCH_LIST chooses other architectures than all that are current.
+
+DETKD_SANITIZE=address,undefined builds for the CPU, to be run under gcc's sanitizers, and never in place; `make sanitize`
+does both.
 """
 
 from __future__ import annotations
@@ -20,7 +23,13 @@ from setuptools import setup
 MODES = ("auto", "cpu", "cuda", "none")
 ARCHITECTURES = "8.0;8.6;8.9;9.0;10.0;12.0+PTX"
 ROOT = Path(__file__).resolve().parent
-FLAGS = ["-O3", "-std=c++20"]
+STANDARD = "-std=c++20"
+FLAGS = ["-O3", STANDARD]
+SANITIZERS = "address,undefined"
+# A finding ends the process. vptr would want type information that torch's libraries do not export; Python's own flags
+# have -fwrapv, under which no sum overflows.
+SANITIZED = [f"-fsanitize={SANITIZERS}", "-fno-sanitize=vptr", "-fno-sanitize-recover=all"]
+SANITIZED_FLAGS = ["-O1", "-g1", "-fno-omit-frame-pointer", "-fno-wrapv", STANDARD, *SANITIZED]
 # For at::parallel_for. Not passed to the linker: torch brings its own OpenMP library, and a second would have threads of
 # its own.
 THREADS = ["-fopenmp"] if sys.platform == "linux" else []
@@ -30,6 +39,11 @@ def main() -> None:
     mode = os.environ.get("DETKD_BUILD", "auto")
     if mode not in MODES:
         sys.exit(f"error: expected DETKD_BUILD to be one of {list(MODES)}, but got {mode!r}.")
+    sanitizers = os.environ.get("DETKD_SANITIZE", "")
+    if sanitizers not in {"", SANITIZERS}:
+        sys.exit(f"error: expected DETKD_SANITIZE to be {SANITIZERS!r} or not set, but got {sanitizers!r}.")
+    if sanitizers:
+        mode = "cpu"
     if mode == "none":
         print("detkd: no extension (DETKD_BUILD=none)")
         setup()
@@ -42,11 +56,13 @@ def main() -> None:
         print(f"detkd: no extension, torch is missing from the build environment ({error}); use --no-build-isolation")
         setup()
         return
-    toolkit, reason = (None, "DETKD_BUILD=cpu") if mode == "cpu" else find_toolkit(torch.version.cuda)
+    asked = f"DETKD_SANITIZE={sanitizers}" if sanitizers else "DETKD_BUILD=cpu"
+    toolkit, reason = (None, asked) if mode == "cpu" else find_toolkit(torch.version.cuda)
     if toolkit is None and mode == "cuda":
         sys.exit(f"error: DETKD_BUILD=cuda, but {reason}.")
     print(f"detkd: building detkd._C for the CPU {f'and CUDA, {toolkit}' if toolkit else f'alone: {reason}'}")
-    setup(ext_modules=[extension(toolkit)], cmdclass={"build_ext": build_command(mode)})
+    described = extension(toolkit, sanitized=bool(sanitizers))
+    setup(ext_modules=[described], cmdclass={"build_ext": build_command(mode, sanitized=bool(sanitizers))})
 
 
 def find_toolkit(wanted: str | None) -> tuple[Path | None, str]:
@@ -70,8 +86,8 @@ def find_toolkit(wanted: str | None) -> tuple[Path | None, str]:
     return Path(top[1].strip()).resolve(), ""
 
 
-def extension(toolkit: Path | None) -> Any:
-    """Describe detkd._C; with a toolkit, its CUDA kernels too."""
+def extension(toolkit: Path | None, *, sanitized: bool) -> Any:
+    """Describe detkd._C; with a toolkit, its CUDA kernels too, or under sanitizers."""
     if toolkit is not None:
         # Read by torch when it is imported (CUDA_HOME) and when it builds: without a GPU it can't guess architectures.
         os.environ["CUDA_HOME"] = str(toolkit)
@@ -80,7 +96,9 @@ def extension(toolkit: Path | None) -> Any:
 
     folders = ["csrc", "csrc/ops", "csrc/cpu"]
     if toolkit is None:
-        return CppExtension("detkd._C", sources(folders, "*.cpp"), extra_compile_args=FLAGS + THREADS)
+        flags, links = (SANITIZED_FLAGS, SANITIZED) if sanitized else (FLAGS, [])
+        cpu = sources(folders, "*.cpp")
+        return CppExtension("detkd._C", cpu, extra_compile_args=flags + THREADS, extra_link_args=links)
     architectures = os.environ["TORCH_CUDA_ARCH_LIST"].replace(" ", ";")
     return CUDAExtension(
         "detkd._C",
@@ -103,13 +121,16 @@ def wheel_headers() -> list[str]:
     return [str(path) for path in sorted(site.glob("nvidia/cu*/include"))]
 
 
-def build_command(mode: str) -> Any:
+def build_command(mode: str, *, sanitized: bool) -> Any:
     from torch.utils.cpp_extension import BuildExtension
 
     class Build(BuildExtension):  # type: ignore[misc]
         """Lets an installation succeed where the compiler fails, unless the extension was asked for."""
 
         def run(self) -> None:
+            if sanitized and (self.inplace or self.editable_mode):
+                # There it would take the place of the library that everybody loads, and that needs no sanitizer.
+                sys.exit("error: expected a build of its own with DETKD_SANITIZE, `make sanitize`, but got one in place.")
             try:
                 super().run()
             except Exception as error:

@@ -14,18 +14,40 @@ import torch
 from detkd.ops import build_info
 
 
-def setup_py(repository: Path, mode: str, path: str | None = None) -> subprocess.CompletedProcess[str]:
+def setup_py(
+    repository: Path, mode: str, path: str | None = None, command: tuple[str, ...] = ("--version",)
+) -> subprocess.CompletedProcess[str]:
     environment = {key: value for key, value in os.environ.items() if key != "CUDA_HOME"} | {"DETKD_BUILD": mode}
     if path is not None:
         environment["PATH"] = path
-    command = [sys.executable, "setup.py", "--version"]
-    return subprocess.run(command, cwd=repository, env=environment, capture_output=True, text=True, check=False)
+    line = [sys.executable, "setup.py", *command]
+    return subprocess.run(line, cwd=repository, env=environment, capture_output=True, text=True, check=False)
 
 
 def test_an_unknown_mode_is_one_clear_line(repository: Path) -> None:
     done = setup_py(repository, "gpu")
     assert done.returncode != 0
     assert done.stderr.strip().splitlines()[-1].startswith("error: expected DETKD_BUILD to be one of")
+
+
+@pytest.mark.parametrize("asked", ["thread", "1"])
+def test_other_sanitizers_are_one_clear_line(repository: Path, asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DETKD_SANITIZE", asked)
+    done = setup_py(repository, "auto")
+    assert done.returncode != 0
+    assert done.stderr.strip().splitlines()[-1] == (
+        f"error: expected DETKD_SANITIZE to be 'address,undefined' or not set, but got {asked!r}."
+    )
+
+
+def test_a_build_under_sanitizers_never_takes_the_place_of_the_one_in_use(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DETKD_SANITIZE", "address,undefined")
+    done = setup_py(repository, "auto", command=("build_ext", "--inplace"))
+    assert done.returncode != 0
+    assert "for the CPU alone: DETKD_SANITIZE=address,undefined" in done.stdout
+    assert "error: expected a build of its own with DETKD_SANITIZE" in done.stderr
 
 
 def test_none_builds_nothing(repository: Path) -> None:

@@ -48,11 +48,12 @@ inline V fma_where(M mask, V a, V b, V c) { return select(mask, fma(a, b, c), c)
 
 // Splits a > 0 into m * 2^n with m in [3/4, 3/2).
 inline void split(V a, V& m, V& n) {
-  const M bits = reinterpret_cast<M>(a);
-  // Adding a quarter of the octave carries mantissas from 1.5 on into the next exponent.
-  const M exponent = ((bits + 0x00400000) >> 23) - 127;
+  const Bits bits = reinterpret_cast<Bits>(a);
+  // Adding a quarter of the octave carries mantissas from 1.5 on into the next exponent. Without a sign, as of a NaN the
+  // sum is too large for one.
+  const M exponent = (reinterpret_cast<M>(bits + 0x00400000u) >> 23) - 127;
   n = __builtin_convertvector(exponent, V);
-  m = reinterpret_cast<V>(bits - (exponent << 23));
+  m = reinterpret_cast<V>(bits - (reinterpret_cast<Bits>(exponent) << 23));
 }
 
 inline float widen(Half x) {
