@@ -59,6 +59,13 @@ def remove_remains(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+def remove_remains_of(path: Path) -> None:
+    """Remove what killed processes have left half-written of a file that none is writing."""
+    for other in path.parent.glob(f".{path.stem}-*{path.suffix}"):
+        if _REMAINS.fullmatch(other.name):
+            other.unlink(missing_ok=True)
+
+
 def _is_of_the_disk(error: Exception) -> bool:
     """Whether a write failed for want of room or by the disk; torch and safetensors say so in words."""
     words = ("inline_container", "PytorchStreamWriter", "I/O error")

@@ -180,7 +180,7 @@ ALLOWED = {
         "report",
         "trees",
     },
-    "report": {"data", "errors", "evaluation", "files", "processes"},
+    "report": {"data", "errors", "evaluation", "files", "processes", "trees"},
     "export": {"adapters", "data", "errors", "evaluation", "files", "model_config", "models"},
     "ultralytics": {"adapters", "balance", "config", "distiller", "engines", "errors", "inherit", "teachers"},
 }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from detkd.errors import ConfigError, DetkdError
+from detkd.errors import ConfigError, DetkdError, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -155,7 +155,7 @@ def _reasons(error: Exception) -> list[str]:
     """What albumentations refused; pydantic's errors without its links."""
     details = getattr(error.__cause__, "errors", None)
     if details is None:
-        return [" ".join(str(error).split())]
+        return [one_line(error)]
     return [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}; got {fault['input']!r}." for fault in details()]
 
 
@@ -171,7 +171,7 @@ def _try_out(name: str, transform: Any, takes: Labels) -> None:
             compose = library.Compose([library.NoOp(), transform])
             result = compose(image=pixels, mask=np.ones((1024, 1024, 2), np.int16))["image"]
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__} {error}".split())
+        reason = f"{type(error).__name__} {one_line(error)}"  # a KeyError says no more than a name
         raise ConfigError(f"{name}: expected a transform of a picture and its {takes} alone, but: {reason}") from error
     finally:
         transform.p = chance

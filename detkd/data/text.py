@@ -12,7 +12,7 @@ import torch
 
 from detkd.data.class_splits import ClassSplits
 from detkd.data.wordpiece import learn_vocabulary
-from detkd.errors import DataError, DetkdError
+from detkd.errors import DataError, DetkdError, one_line
 from detkd.seeds import seed_of
 
 if TYPE_CHECKING:
@@ -173,7 +173,8 @@ def _encoder(text: str, length: int) -> Any:
     try:
         tokenizer = library.Tokenizer.from_str(text)
     except Exception as error:  # the library raises nothing narrower
-        raise DataError(f"Expected a tokenizer in the format of tokenizers (tokenizer.json), but: {error}") from error
+        reason = one_line(error)
+        raise DataError(f"Expected a tokenizer in the format of tokenizers (tokenizer.json), but: {reason}") from error
     if tokenizer.token_to_id("[PAD]") != 0:
         raise DataError("Expected a tokenizer whose token [PAD] has the id 0, which fills up short sentences.")
     tokenizer.no_padding()
@@ -198,7 +199,7 @@ def _read(path: Path) -> list[tuple[str, str]]:
                 rows.append((row["sentence"], row["label"]))
                 longer = number if longer is None and None in row else longer
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: expected tab-separated sentences and labels, but: {error}.") from error
+        raise DataError(f"{path}: expected tab-separated sentences and labels, but: {one_line(error)}.") from error
     broken = next((number for number, row in enumerate(rows, 2) if not row[0] or not row[1]), None)
     if broken is not None or not rows:
         raise DataError(f"{path}: expected a sentence and a label in each line, but line {broken or 2} has none.")

@@ -28,6 +28,7 @@ from detkd.report.attention import draw_attention
 from detkd.report.classification import attention_panels, reliability_plot, similarity_plot
 from detkd.report.curves import write_reliability
 from detkd.report.gallery import Attention, Gallery, Shown, write_gallery
+from detkd.report.watched import WATCHED_METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -42,7 +43,8 @@ if TYPE_CHECKING:
 
 METRICS: tuple[str, ...] = ("accuracy", "NLL", "ECE")
 PICTURES = "reliability.png"
-WATCHED = "metrics/accuracy"
+WATCHED, _NAME = WATCHED_METRICS["classify"]
+TITLE = f"val {_NAME}"  # what that is called on the terminal
 ALIKE = 512  # samples that layers are compared on
 BATCH = 256  # samples, where no run says it
 SHOWN = 6  # pictures whose attention is drawn

@@ -15,6 +15,7 @@ from detkd.report.curves import write_precision
 from detkd.report.gallery import write_gallery
 from detkd.report.panels import gallery_panels
 from detkd.report.pictures import draw_detections
+from detkd.report.watched import WATCHED_METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 
 METRICS: tuple[str, ...] = ("AP", "AP50", "AP75")
 PICTURES = "detections.png"
-WATCHED = "metrics/mAP50-95(B)"  # as ultralytics names it
-TITLE = "val AP"  # what that is called on the terminal
+WATCHED, _NAME = WATCHED_METRICS["detect"]
+TITLE = f"val {_NAME}"  # what that is called on the terminal
 ROWS = 4  # of pictures
 
 

@@ -1,10 +1,14 @@
-"""The configuration that a run's folder keeps, against one that is asked for."""
+"""The configuration that a run's folder keeps, against one that is asked for, or against that of another run."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from detkd.config import load_config
+from detkd.errors import ConfigError, DataError
+from detkd.report.curves import read_curves
+from detkd.report.gallery import read_index
+from detkd.report.records import RESULTS, read_results
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -14,6 +18,7 @@ if TYPE_CHECKING:
 
 CONFIG = "config.yaml"  # in the folder of a run
 SHOWN = 4  # of the keys that differ
+INCIDENTAL = ("name", "output", "loggers")  # keys that change nothing of what a run finds
 
 
 def describe_changes(folder: Path, config: RunConfig) -> str | None:
@@ -28,11 +33,82 @@ def describe_changes(folder: Path, config: RunConfig) -> str | None:
     Raises:
         ConfigError: If the file is no configuration, or has a key that is no longer known.
     """
-    kept, asked = (dict(_leaves(one.model_dump(mode="json"))) for one in (load_config(folder / CONFIG), config))
-    changed = [key for key in (kept | asked) if kept.get(key) != asked.get(key)]
+    return _changes(_kept(folder), config)
+
+
+def find_baseline(folder: Path) -> Path | None:
+    """The run beside a distilled one that trained the same student alone: the first by name, or None where there is none.
+
+    Its configuration is the same but for `distill`, and its data had as many pictures.
+
+    Args:
+        folder: Of the distilled run.
+    """
+    for other in sorted(path.parent for path in folder.parent.glob(f"*/{RESULTS}")):
+        try:
+            if _no_baseline(folder, other) is None:
+                read_curves(other), read_index(other)  # what a report shows of it, too
+                return other
+        except (ConfigError, DataError):  # a run of an earlier version, or a broken one, is none to compare with
+            continue
+    return None
+
+
+def check_baseline(folder: Path, other: Path) -> Path:
+    """Refuse to compare a run with another one from which it differs by more than distillation; see :func:`find_baseline`.
+
+    Args:
+        folder: Of the distilled run.
+        other: Of the run that is to have trained the same student alone.
+
+    Returns:
+        The other.
+
+    Raises:
+        ConfigError: If the runs differ, or have kept no configuration.
+        DataError: If either is not finished, or its results are broken.
+    """
+    reason = _no_baseline(folder, other)
+    if reason is not None:
+        raise ConfigError(
+            f"baseline: expected a run that differs from {folder} by distill=null alone, but {reason}. Train one, "
+            f"detkd train-… --config {folder / CONFIG} distill=null name=alone, or use detkd compare."
+        )
+    return other
+
+
+def _no_baseline(folder: Path, other: Path) -> str | None:
+    """Why a run is not the one to compare another with; None where it is."""
+    config, alone = _kept(folder), _kept(other)
+    if config.distill is None:
+        return f"{folder} is not distilled itself"
+    incidental = {key: getattr(alone, key) for key in INCIDENTAL}
+    changes = _changes(alone, config.model_copy(update={"distill": None, **incidental}))
+    if changes is not None:
+        return f"in {other / CONFIG} {changes}"
+    images, others = (read_results(run)["data"]["images"] for run in (folder, other))
+    return None if images == others else f"its pictures were {others} and not {images}"
+
+
+def _kept(folder: Path) -> RunConfig:
+    """The configuration that a run was started with."""
+    path = folder / CONFIG
+    if not path.is_file():
+        raise ConfigError(f"Expected the configuration of a run in {path}, but there is none.")
+    try:
+        return load_config(path)
+    except ConfigError as error:
+        lines = [line if str(path) in line else f"{path}: {line}" for line in str(error).splitlines()]
+        raise ConfigError("\n".join(lines)) from error
+
+
+def _changes(kept: RunConfig, asked: RunConfig) -> str | None:
+    """What differs between two configurations, one there and one here; None where nothing does."""
+    there, here = (dict(_leaves(one.model_dump(mode="json"))) for one in (kept, asked))
+    changed = [key for key in (there | here) if there.get(key) != here.get(key)]
     if not changed:
         return None
-    parts = [f"{key} is {kept.get(key)} there and {asked.get(key)} here" for key in changed[:SHOWN]]
+    parts = [f"{key} is {there.get(key)} there and {here.get(key)} here" for key in changed[:SHOWN]]
     more = f", and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
     return "; ".join(parts) + more
 

@@ -18,7 +18,7 @@ from detkd.adapters.families import make_any_adapter
 from detkd.config import dump_config
 from detkd.engines.distillation import build_distiller
 from detkd.engines.families import FAMILIES, build_model, build_teacher
-from detkd.engines.kept import CONFIG, describe_changes
+from detkd.engines.kept import CONFIG, describe_changes, find_baseline
 from detkd.engines.tasks import Judged, task_of
 from detkd.errors import ConfigError, WeightsError
 from detkd.evaluation.cost import measure_cost
@@ -117,7 +117,7 @@ def _train_and_judge(
     }
     plot_training(trained.history, folder / "training.png", config.name, task.WATCHED)
     write_json(folder / "results.json", results)
-    write_report(folder)
+    write_report(folder, find_baseline(folder))
     reporter().result(
         {"event": "result", "folder": str(folder), "student": results["student"], "teachers": results["teachers"]},
         results_table([(role, report[role]) for role in (*roles, "student")], config.evaluate[-1], task.METRICS),

@@ -21,6 +21,7 @@ from detkd.report.curves import write_precision
 from detkd.report.gallery import write_gallery
 from detkd.report.overlays import OverlayRow, draw_overlays
 from detkd.report.panels import gallery_panels
+from detkd.report.watched import WATCHED_METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
 
 METRICS: tuple[str, ...] = ("AP", "AP50", "mIoU", "Dice", "boundary_F1")
 PICTURES = "segments.png"
-WATCHED = "metrics/AP"
+WATCHED, _NAME = WATCHED_METRICS["segment"]
+TITLE = f"val {_NAME}"  # what that is called on the terminal
 ROWS = 4  # of pictures
 SURE = 0.5  # score from which a detection is drawn
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from detkd.errors import ConfigError, WeightsError
+from detkd.errors import ConfigError, WeightsError, one_line
 from detkd.files import replacing
 from detkd.weights import METADATA, read_state_dict
 
@@ -94,8 +94,7 @@ def load_tensors(model: nn.Module, path: Path, name: str) -> None:
     try:
         model.load_state_dict(read_state_dict(path) or {})
     except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise WeightsError(f"Expected {path} to hold the tensors of a {name}, but: {reason}") from error
+        raise WeightsError(f"Expected {path} to hold the tensors of a {name}, but: {one_line(error)}") from error
 
 
 def plain_tensors(path: Path) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from detkd.errors import ConfigError, WeightsError
+from detkd.errors import ConfigError, WeightsError, one_line
 from detkd.models import bert_files, image_classifiers, text_classifiers
 from detkd.models.checkpoints import (
     CHECKPOINT,
@@ -147,7 +147,7 @@ def read_tokenizer(path: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise WeightsError(f"Expected a tokenizer at {file}, but: {error}") from error
+        raise WeightsError(f"Expected a tokenizer at {file}, but: {one_line(error)}") from error
 
 
 def _read_header(path: Path) -> tuple[ClassifierArchitecture, Mapping[str, str]]:

@@ -7,7 +7,7 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from detkd.errors import ConfigError, WeightsError
+from detkd.errors import ConfigError, WeightsError, one_line
 from detkd.models.checkpoints import given_checkpoint, load_tensors, plain_tensors, read_header, write_checkpoint
 from detkd.models.plain_unet import CHANNELS, PlainUNet
 from detkd.models.segmenter import Segmenter
@@ -173,8 +173,7 @@ def _smp_unet(architecture: UNetArchitecture, role: str) -> nn.Module:
     except Exception as error:  # timm raises a RuntimeError for an unknown name, and anything for one without levels
         if not encoder.startswith("tu-"):
             raise
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{_unknown(architecture.name, encoder, known, role)} ({reason})") from error
+        raise ConfigError(f"{_unknown(architecture.name, encoder, known, role)} ({one_line(error)})") from error
     return network
 
 

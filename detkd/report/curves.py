@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from detkd.files import write_json
+from detkd.report.records import Curves, read_record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -65,12 +65,13 @@ def write_reliability(
 
 
 def read_curves(folder: Path) -> dict[str, Any]:
-    """What a run has kept; empty where it has nothing."""
+    """What a run has kept; empty where it has nothing.
+
+    Raises:
+        DataError: If the file is broken or of something else.
+    """
     path = folder / FILE
-    if not path.is_file():
-        return {}
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content
+    return read_record(path, Curves, "Delete it; the report then has no such curves.") if path.is_file() else {}
 
 
 def _rounded(curves: Mapping[str, list[float]]) -> dict[str, list[float]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from detkd.files import replacing, write_json
+from detkd.report.records import Pictures, read_record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -91,12 +91,13 @@ def write_gallery(gallery: Gallery, folder: Path) -> None:
 
 
 def read_index(folder: Path) -> dict[str, Any] | None:
-    """The index of the gallery of a run, whose views name files beside it; None where a run has none."""
+    """The index of the gallery of a run, whose views name files beside it; None where a run has none.
+
+    Raises:
+        DataError: If the file is broken or of something else.
+    """
     path = folder / FOLDER / INDEX
-    if not path.is_file():
-        return None
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content
+    return read_record(path, Pictures, "Delete it; the report then has no pictures.") if path.is_file() else None
 
 
 def fitted(pixels: Pixels) -> Pixels:

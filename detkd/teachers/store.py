@@ -248,7 +248,7 @@ class Store:
                 metadata = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in self._fields}
         except (OSError, SafetensorError) as error:
-            raise CacheError(f"Expected {path} to be a shard, but: {error}. {_REPAIR}") from error
+            raise CacheError(f"Expected {path} to be a shard, but: {one_line(error)}. {_REPAIR}") from error
         if metadata != self.metadata(shard):
             raise CacheError(f"Expected {path} to be {self.metadata(shard)}, but it says {metadata}. {_REPAIR}")
         return tensors

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from safetensors.torch import save_file
 
-from detkd.errors import CacheError
+from detkd.errors import CacheError, one_line
 from detkd.files import replacing, write_json
 from detkd.teachers.store import INDEX, File, Index, Shard, describe
 
@@ -80,7 +80,9 @@ class Writer:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise CacheError(f"Expected distill.teacher.cache to be a folder that can be written, but: {error}") from error
+            raise CacheError(
+                f"Expected distill.teacher.cache to be a folder that can be written, but: {one_line(error)}"
+            ) from error
         self._update(dict)
         todo = self.missing()
         for wait in (False, True):  # what another process is at is looked at again in the end

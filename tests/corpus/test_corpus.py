@@ -14,14 +14,14 @@ from PIL import Image
 
 from detkd.adapters.ultralytics import import_ultralytics
 from detkd.cli import run
-from tests.corpus import checkpoints, commands, configs, datasets
+from tests.corpus import checkpoints, commands, configs, datasets, reports
 from tests.corpus.case import Case
 from tests.corpus.datasets import boxed
 from tests.engines.classes import write_pictures, write_sentences
 from tests.engines.conftest import FEW
 from tests.engines.segmented import write_discs, write_shapes
 
-CASES = [*configs.CASES, *datasets.CASES, *checkpoints.CASES, *commands.CASES]
+CASES = [*configs.CASES, *datasets.CASES, *checkpoints.CASES, *commands.CASES, *reports.CASES]
 STUDENTS = {
     "yolo": {"model": "yolov5n.yaml", "width": 0.0625},
     "coco": {"model": "fasterrcnn_mobilenet_v3_small_fpn", "width": 0.125, "proposals": FEW},

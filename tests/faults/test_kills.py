@@ -14,6 +14,7 @@ import torch
 import yaml
 
 from detkd.adapters.ultralytics import import_ultralytics
+from detkd.commands.report import main
 from detkd.engines.caching import cache_teachers
 from detkd.engines.compare import plan_comparison, run_comparison
 from detkd.engines.families import FAMILIES
@@ -24,6 +25,7 @@ from tests.engines.classes import COLOURS, TINY, configure_classes, tensors_of, 
 from tests.engines.conftest import TINY as TINY_YOLO
 from tests.engines.conftest import configure
 from tests.faults.killing import attempt
+from tests.report.html.folders import write_comparison, write_run
 
 if TYPE_CHECKING:
     from detkd.config import RunConfig
@@ -144,6 +146,34 @@ def test_a_killed_cache_is_made_to_its_end(pictures: Path, tmp_path: Path, count
         attempt(partial(cache_teachers, config_of(folder)), folder)
         assert content(folder) == content(tmp_path / "whole")
         assert not [path for path in (folder / "cache").glob(".*") if path.suffix != ".lock"]
+
+
+def report(folder: Path) -> None:
+    main([str(folder)])
+
+
+@pytest.mark.parametrize("kind", ["run", "comparison"])
+@pytest.mark.parametrize("count", [5, pytest.param(200, marks=[pytest.mark.slow, pytest.mark.timeout(3000)])])
+def test_a_killed_report_leaves_the_earlier_one_or_the_new_one_whole(tmp_path: Path, kind: str, count: int) -> None:
+    def folder_of(name: str) -> Path:
+        """Of a run or a comparison, always by the same name, with an earlier report."""
+        folder = tmp_path / name / "found"
+        (write_run if kind == "run" else write_comparison)(folder)
+        (folder / "report.html").write_text("earlier")
+        return folder
+
+    whole = folder_of("whole")
+    steps = attempt(partial(report, whole), whole)
+    assert steps is not None
+    wanted, files = (whole / "report.html").read_bytes(), sorted(path.relative_to(whole) for path in whole.rglob("*"))
+    folder = folder_of("killed")
+    for moment in chosen(steps, count, seed=3):
+        (folder / "report.html").write_text("earlier")
+        assert attempt(partial(report, folder), folder, moment) is None
+        assert (folder / "report.html").read_bytes() in {b"earlier", wanted}, moment
+        assert attempt(partial(report, folder), folder) is not None
+        assert (folder / "report.html").read_bytes() == wanted, moment
+        assert sorted(path.relative_to(folder) for path in folder.rglob("*")) == files, moment
 
 
 def compare(config: Path, recipes: Path) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 from detkd.adapters.classifier import PADDING
 from detkd.data.augment import make_transforms
 from detkd.data.class_batches import ClassBatch, MovedPictures, TokenizedSentences, collate
-from detkd.engines.classification import WATCHED, logits_of
+from detkd.engines.classification import TITLE, WATCHED, logits_of
 from detkd.engines.lightning.loading import salt, sections
 from detkd.engines.lightning.sharing import gather, share_statistics
 from detkd.engines.lightning.task import PictureTraining
@@ -38,7 +38,7 @@ class ClassificationTraining(PictureTraining):
     """The :class:`detkd.engines.lightning.task.TrainingTask` of classifiers of pictures, and base of that of sentences."""
 
     watched = WATCHED
-    title = "val accuracy"
+    title = TITLE
 
     def check(self, config: ClassificationConfig) -> None:
         """Refuse what albumentations would refuse, and what only detectors have."""

@@ -13,7 +13,7 @@ from detkd.data.pixels import PixelBatch, SegmentedPictures, collate
 from detkd.engines.lightning.loading import salt
 from detkd.engines.lightning.sharing import gather, share_statistics
 from detkd.engines.lightning.task import PictureTraining
-from detkd.engines.segmentation import WATCHED
+from detkd.engines.segmentation import TITLE, WATCHED
 from detkd.evaluation.instances import InstanceSettings
 from detkd.evaluation.segmentation import tally_images
 from detkd.models.unet import save_model
@@ -37,7 +37,7 @@ class SegmentationTraining(PictureTraining):
     """The :class:`detkd.engines.lightning.task.TrainingTask` of segmenters."""
 
     watched = WATCHED
-    title = "val mask AP"
+    title = TITLE
 
     def check(self, config: SegmentationConfig) -> None:
         """Refuse what albumentations would refuse."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from detkd.report.html.models import Model, class_chart, per_class, precision_ch
 from detkd.report.html.page import render
 from detkd.report.html.rows import Mark, Row, row_chart
 from detkd.report.html.training import validation_chart
+from detkd.report.records import COMPARISON, DEFAULT_METRICS, RESULTS, Comparison, read_record, read_results
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,12 +20,11 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 COLOURS = 6  # of series in the style sheet
-DEFAULT_METRICS = ("AP", "AP50", "AP75")  # of comparisons from before these were named
 
 
 def comparison_page(folder: Path) -> str:
     """The page of a comparison, from comparison.json and the folders of its runs beside it."""
-    report: dict[str, Any] = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
+    report = read_record(folder / COMPARISON, Comparison, "Call detkd compare again: it keeps the runs.")
     metrics = report.get("metrics", list(DEFAULT_METRICS))
     recipes = report["recipes"]
     others = [name for name in recipes if name != report["baseline"]]
@@ -63,8 +62,8 @@ def comparison_page(folder: Path) -> str:
 
 def _runs(folder: Path, recipe: str, seeds: list[int]) -> list[dict[str, Any]]:
     """What the runs of a recipe found; without those whose folder is gone."""
-    paths = [folder / f"{recipe}-{seed}" / "results.json" for seed in seeds]
-    return [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.is_file()]
+    folders = [folder / f"{recipe}-{seed}" for seed in seeds]
+    return [read_results(run) for run in folders if (run / RESULTS).is_file()]
 
 
 def _costs(runs: list[dict[str, Any]]) -> dict[str, float] | None:
@@ -129,12 +128,12 @@ def _classes(
 ) -> Markup | None:
     """AP of each class, mean of the seeds."""
     split = report["split"]
-    tables = {name: _mean([per_class(run["student"]["metrics"][split], "AP") for run in own]) for name, own in runs.items()}
+    tables = {name: _mean([per_class(run["student"], split, "AP") for run in own]) for name, own in runs.items()}
     models = [Model(name, style, {}) for name, style in styles.items()]
-    taught = [run["teachers"][0]["metrics"][split] for own in runs.values() for run in own if run["teachers"]]
+    taught = [run["teachers"][0] for own in runs.values() for run in own if run["teachers"]]
     if taught:
         models.insert(0, Model("teacher", "teacher", {}))
-        tables["teacher"] = per_class(taught[0], "AP")
+        tables["teacher"] = per_class(taught[0], split, "AP")
     return class_chart(models, tables, "AP")
 
 
@@ -146,4 +145,4 @@ def _mean(tables: list[dict[str, float | None]]) -> dict[str, float | None]:
 
 def _configs(first: Mapping[str, Path]) -> list[tuple[str, str]]:
     paths = {name: folder / "config.yaml" for name, folder in first.items()}
-    return [(name, path.read_text(encoding="utf-8")) for name, path in paths.items() if path.is_file()]
+    return [(name, path.read_text(encoding="utf-8", errors="replace")) for name, path in paths.items() if path.is_file()]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detkd.report.gallery import FOLDER, read_index
+from detkd.report.html.models import ALONE
 from detkd.report.html.page import data_uri
 
 if TYPE_CHECKING:
@@ -66,21 +67,26 @@ class Pictures:
     grids: list[tuple[str, str]] = field(default_factory=list)
 
 
-def pictures_of(folder: Path, *, curves: bool) -> Pictures:
+def pictures_of(folder: Path, baseline: Path | None = None, *, curves: bool) -> Pictures:
     """The pictures of a run; of one that has kept no single ones, and no curves, the grids that it drew.
 
     Args:
         folder: Of the run.
+        baseline: Of the run that trained the same student alone; what that one sees is shown, too.
         curves: Whether it has kept curves.
     """
     index = read_index(folder)
     if index is None:
         there = [] if curves else [name for name in GRIDS if (folder / name).is_file()]
         return Pictures(grids=[(Path(name).stem, data_uri(folder / name)) for name in there])
+    alone = {} if baseline is None else _views_alone(baseline)
     compared, attention = [], []
     for entry in index["pictures"]:
         if entry["views"]:
-            compared.append(_compared(entry["title"], _views(folder, entry["views"], entry["captions"])))
+            views = _views(folder, entry["views"], entry["captions"])
+            own = [view for view in views if view.role == "student"]
+            others = [view for view in views if view.role != "student"]
+            compared.append(_compared(entry["title"], others + alone.get(entry["title"], []) + own))
         for level in entry["attention"]:
             attention.append(_compared(f"{entry['title']}, {level['level']}", _views(folder, level["views"], {})))
     return Pictures(compared, attention, index["legend"], index["note"])
@@ -113,6 +119,16 @@ def merged(runs: Mapping[str, Path]) -> Pictures:
     )
 
 
+def _views_alone(baseline: Path) -> dict[str, list[View]]:
+    """What the student of a run without a teacher sees, by the title of the picture."""
+    entries = (read_index(baseline) or {"pictures": []})["pictures"]
+    views = {
+        entry["title"]: [view for view in _views(baseline, entry["views"], entry["captions"]) if view.role == "student"]
+        for entry in entries
+    }
+    return {title: [View(ALONE, view.caption, view.source) for view in own] for title, own in views.items()}
+
+
 def _ordered(views: list[View], students: Sequence[str]) -> list[View]:
     return [view for view in views if view.role not in students] + [view for view in views if view.role in students]
 
@@ -126,7 +142,7 @@ def _ends(roles: Sequence[str], students: Sequence[str]) -> tuple[str, str]:
 def _compared(title: str, views: list[View]) -> Compared:
     roles = [view.role for view in views]
     right = "student" if "student" in roles else roles[-1]
-    others = (*(role for role in roles if role.startswith("teacher")), "ground truth", "labels")
+    others = (ALONE, *(role for role in roles if role.startswith("teacher")), "ground truth", "labels")
     left = next((role for role in others if role in roles), roles[0])
     return Compared(title, views, left, right)
 

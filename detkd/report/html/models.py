@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 LEFT_OUT = {"AR1", "AR10", "ARs", "ARm", "ARl"}  # of COCO's twelve numbers
+ALONE = "student, alone"
 CURVES = {"0.5:0.95": "mean of IoU .5 to .95", "0.5": "IoU .5", "0.75": "IoU .75"}
 CLASSES = 24  # of which each has a curve of its own
 
@@ -34,15 +35,33 @@ class Model:
     section: Mapping[str, Any]
 
 
-def models_of(results: Mapping[str, Any]) -> list[Model]:
-    """The teachers and the student of a run."""
+def models_of(results: Mapping[str, Any], alone: Mapping[str, Any] | None = None) -> list[Model]:
+    """The teachers and the student of a run, the student last.
+
+    Args:
+        results: Of the run.
+        alone: Of the run that trained the same student alone, if it is known; that student comes before the other.
+    """
     teachers = results["teachers"]
     names = ["teacher"] if len(teachers) == 1 else [f"teacher {number + 1}" for number in range(len(teachers))]
-    student = "student, distilled" if teachers else "student, alone"
     return [
         *(Model(name, "teacher", section) for name, section in zip(names, teachers, strict=True)),
-        Model(student, "student", results["student"]),
+        *([] if alone is None else [Model(ALONE, "baseline", alone["student"])]),
+        Model("student, distilled" if teachers else ALONE, "student", results["student"]),
     ]
+
+
+def differences(models: Sequence[Model], split: str) -> dict[str, float]:
+    """The student's metrics on a split, less those of the student alone; empty where that one is not known."""
+    alone, student = ([model.section for model in models if model.style == style] for style in ("baseline", "student"))
+    if not alone:
+        return {}
+    own, other = (sections[0]["metrics"].get(split, {}) for sections in (student, alone))
+    return {
+        name: value - other[name]
+        for name, value in own.items()
+        if all(isinstance(number, int | float) for number in (value, other.get(name)))
+    }
 
 
 def results_rows(models: Sequence[Model], split: str) -> list[tuple[str, list[tuple[str, str]]]]:
@@ -76,7 +95,7 @@ def interval_chart(models: Sequence[Model], split: str, metrics: Sequence[str]) 
             if interval is None or None in interval or section.get(metric) is None:
                 continue
             words = f"{model.name}: {metric} {section[metric]:.3f} ({interval[0]:.3f} to {interval[1]:.3f})"
-            name = f"{metric} {model.name.split(',')[0]}"
+            name = f"{metric} {model.name.split(', ')[-1]}"
             rows.append(Row(name, [Mark(section[metric], model.style, words, tuple(interval))]))
     return row_chart(rows, label=f"metrics on {split} with 95 % intervals", x="value, 95 % interval") if rows else None
 
@@ -101,9 +120,9 @@ def class_chart(models: Sequence[Model], tables: Mapping[str, Mapping[str, float
     return row_chart(rows, label=f"{metric} of each class", x=metric, x_range=(0, 1)) if len(rows) > 1 else None
 
 
-def per_class(section: Mapping[str, Any], metric: str) -> dict[str, float | None]:
-    """A metric of each class, of a model on a split; of detectors AP is all there is."""
-    table = section.get("per_class", {})
+def per_class(section: Mapping[str, Any], split: str, metric: str) -> dict[str, float | None]:
+    """A metric of each class, of a model's section on a split; of detectors AP is all there is."""
+    table = section["metrics"].get(split, {}).get("per_class", {})
     return {
         name: value.get(metric) if isinstance(value, dict) else value
         for name, value in table.items()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 from detkd.errors import DataError
-from detkd.files import write_text
+from detkd.files import remove_remains_of, write_text
 from detkd.report.html.comparison import comparison_page
 from detkd.report.html.run import run_page
+from detkd.report.records import COMPARISON, RESULTS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,30 +16,28 @@ if TYPE_CHECKING:
 FILE = "report.html"
 
 
-def write_report(folder: Path) -> Path:
+def write_report(folder: Path, baseline: Path | None = None) -> Path:
     """Write ``report.html`` of a finished run or of a comparison into its folder.
 
     Args:
         folder: Of a run, with ``results.json``, or of a comparison, with ``comparison.json``.
+        baseline: Of a run that trained the run's student alone, with which it is compared.
 
     Returns:
         The file.
 
     Raises:
-        DataError: If the folder is neither, or what it holds was written by something else.
+        DataError: If the folder is neither, or a file that it holds is broken or of something else.
     """
-    pages = {"comparison.json": comparison_page, "results.json": run_page}
-    page = next((page for name, page in pages.items() if (folder / name).is_file()), None)
-    if page is None:
+    if (folder / COMPARISON).is_file():
+        text = comparison_page(folder)
+    elif (folder / RESULTS).is_file():
+        text = run_page(folder, baseline)
+    else:
         raise DataError(
-            f"Expected the folder of a finished run or a comparison, with {' or '.join(reversed(pages))}, but {folder} has "
+            f"Expected the folder of a finished run or a comparison, with {RESULTS} or {COMPARISON}, but {folder} has "
             "neither. Finish the run with --resume first."
         )
-    try:
-        text = page(folder)
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError) as error:
-        raise DataError(
-            f"{folder}: expected what this version of detkd writes, but: {type(error).__name__} {error}. Write it anew."
-        ) from error
+    remove_remains_of(folder / FILE)
     write_text(folder / FILE, text)
     return folder / FILE

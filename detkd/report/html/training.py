@@ -5,18 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from detkd.report.html.lines import EPOCH, Curve, line_chart
+from detkd.report.watched import WATCHED_METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from markupsafe import Markup
 
-# Key of the validation metric in a history, and what it is called in reports.
-WATCHED = {
-    "detect": ("metrics/mAP50-95(B)", "AP"),
-    "segment": ("metrics/AP", "mask AP"),
-    "classify": ("metrics/accuracy", "accuracy"),
-}
 History = list[dict[str, float | None]]
 
 
@@ -24,7 +19,7 @@ def training_charts(
     history: History, weights: Sequence[Mapping[str, float]], task: str
 ) -> tuple[list[tuple[str, Markup]], list[tuple[str, Markup]]]:
     """Validation metric and every loss term over the epochs, and the weights of distillation terms; with their titles."""
-    key, name = WATCHED[task]
+    key, name = WATCHED_METRICS[task]
     first = [(f"validation {name}", _chart(history, key, name, "watched"))] if any(key in row for row in history) else []
     terms = [term for term in history[0] if term.startswith("train/")] if history else []
     losses = [(_short(term), _chart(history, term, _short(term), "student")) for term in terms]
@@ -40,7 +35,7 @@ def validation_chart(histories: Mapping[str, tuple[str, list[History]]], task: s
         histories: Style and the history of each seed, by the name of the recipe.
         task: Of the runs.
     """
-    key, name = WATCHED[task]
+    key, name = WATCHED_METRICS[task]
     curves = [
         Curve(recipe, style, points)
         for recipe, (style, seeds) in histories.items()
