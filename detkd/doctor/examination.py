@@ -8,7 +8,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from detkd.config import load_config, read_yaml
+from detkd.config import load_config
 from detkd.doctor import cost
 from detkd.doctor.environment import check_extension
 from detkd.doctor.findings import Finding, Kind, passed
@@ -20,12 +20,13 @@ from detkd.doctor.teacher import check_teachers
 from detkd.doctor.wiring import check_wiring
 from detkd.engines.distillation import build_distiller
 from detkd.engines.families import FAMILIES
+from detkd.engines.kept import find_baseline
 from detkd.engines.run import build_models, check_settings
 from detkd.engines.tasks import task_of
 from detkd.errors import AdapterError, CacheError, ConfigError, DataError, WeightsError
 from detkd.memory import available_memory, peak_memory
+from detkd.report.records import read_results
 from detkd.report.reporter import SilentReporter, reporting
-from detkd.trees import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -117,34 +118,14 @@ class _Models(NamedTuple):
 
 
 def _examine_record(config: RunConfig, folder: Path) -> list[Finding]:
-    task = task_of(config)
+    task, results, baseline = task_of(config), read_results(folder), find_baseline(folder)
+    alone = None if baseline is None else read_results(baseline)
     try:
-        results = _read_results(folder)
-        alone = _run_without_teacher(folder) if config.distill is not None else None
         return check_record(results, config.distill, watched=task.WATCHED, metric=task.METRICS[0], alone=alone)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         raise DataError(
             f"Expected {folder / 'results.json'} to be a run's, but: {type(error).__name__} {error}."
         ) from error
-
-
-def _read_results(folder: Path) -> dict[str, Any]:
-    content: dict[str, Any] = parse_json((folder / "results.json").read_bytes())
-    return content
-
-
-def _run_without_teacher(folder: Path) -> dict[str, Any] | None:
-    """Results of a run beside a finished one that differs from it in nothing but the teacher, which it lacks."""
-
-    def settings(of: Path) -> dict[str, Any]:
-        tree = read_yaml(of / "config.yaml")
-        return {key: value for key, value in tree.items() if key not in {"name", "output", "distill"}}
-
-    own = settings(folder)
-    for other in sorted(path.parent for path in folder.resolve().parent.glob("*/results.json")):
-        if read_yaml(other / "config.yaml").get("distill") is None and settings(other) == own:
-            return _read_results(other)
-    return None
 
 
 def _finished(config: RunConfig, folder: Path) -> RunConfig:

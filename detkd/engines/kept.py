@@ -44,7 +44,7 @@ def find_baseline(folder: Path) -> Path | None:
     Args:
         folder: Of the distilled run.
     """
-    for other in sorted(path.parent for path in folder.parent.glob(f"*/{RESULTS}")):
+    for other in sorted(path.parent for path in folder.resolve().parent.glob(f"*/{RESULTS}")):
         try:
             if _no_baseline(folder, other) is None:
                 read_curves(other), read_index(other)  # what a report shows of it, too
