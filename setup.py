@@ -4,8 +4,8 @@ DETKD_BUILD=auto (default) builds for the CPU, and for CUDA too where nvcc of to
 a GPU; it installs without the extension where that fails. cpu leaves CUDA out, cuda insists on it, none builds nothing.
 TORCH_CUDA_ARCH_LIST chooses other architectures than all that are current.
 
-DETKD_SANITIZE=address,undefined builds for the CPU, to be run under gcc's sanitizers, and never in place; `make sanitize`
-does both.
+DETKD_SANITIZE=address,undefined builds for the CPU, to be run under gcc's sanitizers and never to be installed; see
+`make sanitize`.
 """
 
 from __future__ import annotations
@@ -128,9 +128,9 @@ def build_command(mode: str, *, sanitized: bool) -> Any:
         """Lets an installation succeed where the compiler fails, unless the extension was asked for."""
 
         def run(self) -> None:
-            if sanitized and (self.inplace or self.editable_mode):
-                # There it would take the place of the library that everybody loads, and that needs no sanitizer.
-                sys.exit("error: expected a build of its own with DETKD_SANITIZE, `make sanitize`, but got one in place.")
+            if sanitized and "build" not in self.distribution.commands:
+                # In place or installed, everybody would load it, and it does not load without the sanitizers' libraries.
+                sys.exit("error: expected `setup.py build` with DETKD_SANITIZE, as `make sanitize` calls it.")
             try:
                 super().run()
             except Exception as error:
