@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from detkd.engines.following import following, loggers_of
-from detkd.engines.lightning.arguments import trainer_arguments
+from detkd.engines.lightning.arguments import SHARDED, trainer_arguments
 from detkd.engines.lightning.loading import make_loader, replays, sections, training_views
 from detkd.engines.lightning.trainer import make_trainer, quiet
 from detkd.engines.result import TrainingResult
@@ -101,6 +101,7 @@ class LightningEngine:
             trainer = make_trainer(config, folder / FOLDER)
             from detkd.engines.lightning.callbacks import Averaging, Distilling, Showing, Watching
             from detkd.engines.lightning.module import StudentModule
+            from detkd.engines.lightning.sharding import WholeCopy
 
             optim, _ = sections(config)
             place = trainer.global_rank, trainer.world_size
@@ -117,6 +118,9 @@ class LightningEngine:
             ]
             judged = student if averaging is None else averaging.model
             judge = self.task.judge(config, dataset, student, *place)
+            if config.trainer.get("strategy") == SHARDED:
+                copied = WholeCopy(judged)
+                judged, judge = copied.model, copied.judging(judge)
             save = partial(self.task.save, config)
             watching = Watching(judged, judge, self.task.watched, save, folder / FOLDER, optim.patience, optim.judge_every)
             told = self.task.title, self.task.watched
