@@ -64,7 +64,9 @@ class WeightAverage:
 
     def _average_tensors(self, averages: Any, news: Any, count: Any) -> None:
         decay = min(self._decay, (1 + self.steps) / (10 + self.steps))
-        get_ema_multi_avg_fn(decay)([_own_part(tensor) for tensor in averages], [_own_part(tensor) for tensor in news], count)
+        get_ema_multi_avg_fn(decay)(
+            [_own_part(tensor) for tensor in averages], [_own_part(tensor) for tensor in news], count
+        )
 
 
 def _own_part(tensor: Tensor) -> Tensor:

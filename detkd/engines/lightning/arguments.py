@@ -118,10 +118,15 @@ def _not_sharded(config: RunConfig) -> list[str]:
             "distill.teacher.ema: expected none with trainer.strategy=fsdp: the average would have to be put together in "
             "each step; take trainer.strategy=ddp."
         )
+    if distill is not None and any(spec.compile for spec in distill.all_teachers):
+        faults.append(
+            "distill.teacher.compile: expected false with trainer.strategy=fsdp, which puts a teacher together while it "
+            "runs; take trainer.strategy=ddp."
+        )
     if str(config.trainer.get("precision")) in _SCALED:
         faults.append(
-            f"trainer.precision: expected 32-true or bf16-mixed with trainer.strategy=fsdp, whose processes would each scale "
-            f"their losses otherwise; got {config.trainer['precision']!r}."
+            "trainer.precision: expected 32-true or bf16-mixed with trainer.strategy=fsdp, whose processes would scale "
+            f"their losses differently; got {config.trainer['precision']!r}."
         )
     return faults
 

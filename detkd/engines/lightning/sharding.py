@@ -1,8 +1,8 @@
 """Parameters that are shared out over the processes of a run, each of which keeps a part: FSDP2 of PyTorch.
 
 Everything that trains is sharded: where a layer's whole parameters are needed they are gathered, and let go of again, and
-its gradients are added up over the processes into each one's part. Outside of the layers a parameter is a ``DTensor``, which
-has the whole one's shape and holds the process's part of it.
+its gradients are averaged over the processes into each one's part. Outside of the layers a parameter is a ``DTensor``: it
+has the shape of the whole one, and holds the process's part of it.
 
 Source:
     Zhao et al.: PyTorch FSDP: Experiences on Scaling Fully Sharded Data Parallel, VLDB 2023, arXiv:2304.11277.
@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, distributed, nn
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from torch.distributed.device_mesh import DeviceMesh
+    from torch.distributed.tensor import Placement
 
 # A block holds at least this share of a model. Each is gathered by itself, so that beside the parts of all a process holds
 # one whole at a time; of smaller ones there would be many, and a message takes its time however short it is.
@@ -73,9 +74,9 @@ def shard_distiller(distiller: nn.Module, student: nn.Module, mesh: DeviceMesh) 
 def blocks(model: nn.Module) -> list[nn.Module]:
     """The smallest modules with layers of their own that hold a share of a model each, those inside before those around.
 
-    What no block holds stays with the model as a whole, and is gathered for all of a step. Single layers are no blocks: some
-    models read the weights of a layer without calling it, which gathers nothing. Neither are bare lists of modules, which
-    are never called, nor modules whose parameters are another's, too.
+    What no block holds stays with the model as a whole, and is gathered for all of a step. Single layers are no blocks:
+    some models read the weights of a layer without calling it, which gathers nothing. Neither are bare lists of modules,
+    which are never called, nor modules whose parameters are another's, too.
 
     Args:
         model: The model, which is none itself.
@@ -114,11 +115,15 @@ def shard_like(model: nn.Module, other: nn.Module) -> None:
                 setattr(own, name, nn.Parameter(part_of(whole.detach(), like), requires_grad=whole.requires_grad))
 
 
-def part_of(value: Tensor, like: DTensor) -> Tensor:
+def part_of(value: Tensor, like: DTensor) -> DTensor:
     """This process's part of a tensor that all have, split as another one of its shape is."""
-    value = value.to(like.device).contiguous()
-    # A copy, or the part would hold the memory of the whole.
-    return distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None).clone()
+    return split(value.to(like.device).contiguous(), like.device_mesh, like.placements)
+
+
+def split(value: Tensor, mesh: DeviceMesh, placements: Sequence[Placement]) -> DTensor:
+    """This process's part of a contiguous tensor that all have."""
+    # A copy, or the part would hold on to the memory of the whole.
+    return cast("DTensor", distribute_tensor(value, mesh, placements, src_data_rank=None).clone())
 
 
 def whole(value: Tensor) -> Tensor:

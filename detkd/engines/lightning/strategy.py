@@ -9,7 +9,7 @@ from torch import distributed
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 
-from detkd.engines.lightning.sharding import all_whole, complete_gradients, part_of, shard_distiller, shard_student
+from detkd.engines.lightning.sharding import all_whole, part_of, shard_distiller, shard_student
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,9 +42,8 @@ class ShardedStrategy(DDPStrategy):
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         """Take this process's part of the state of each parameter."""
-        states = [
-            _parts(optimizer, state) for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True)
-        ]
+        pairs = zip(self.optimizers, checkpoint["optimizer_states"], strict=True)
+        states = [_parts(optimizer, state) for optimizer, state in pairs]
         super().load_optimizer_state_dict({**checkpoint, "optimizer_states": states})
 
 

@@ -58,8 +58,8 @@ def make_trainer(config: RunConfig, folder: Path) -> Any:
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if launched not in {1, trainer.world_size}:  # each would train alone, in the same folder
         raise ConfigError(
-            f"trainer: expected {{strategy: ddp, devices: {launched}}}, or fsdp, for the {launched} processes that were launched, "
-            f"but it makes {trainer.world_size}."
+            f"trainer: expected {{strategy: ddp, devices: {launched}}} for the {launched} processes that were launched (or "
+            f"fsdp), but it makes {trainer.world_size}."
         )
     if config.train.batch % trainer.world_size:
         raise ConfigError(

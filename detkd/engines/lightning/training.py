@@ -102,6 +102,7 @@ class LightningEngine:
             from detkd.engines.lightning.callbacks import Averaging, Distilling, Showing, Watching
             from detkd.engines.lightning.module import StudentModule
             from detkd.engines.lightning.sharding import WholeCopy
+            from detkd.engines.lightning.shared_teachers import SharedTeachers
 
             optim, _ = sections(config)
             place = trainer.global_rank, trainer.world_size
@@ -118,7 +119,8 @@ class LightningEngine:
             ]
             judged = student if averaging is None else averaging.model
             judge = self.task.judge(config, dataset, student, *place)
-            if config.trainer.get("strategy") == SHARDED:
+            sharded = config.trainer.get("strategy") == SHARDED
+            if sharded:
                 copied = WholeCopy(judged)
                 judged, judge = copied.model, copied.judging(judge)
             save = partial(self.task.save, config)
@@ -126,6 +128,7 @@ class LightningEngine:
             told = self.task.title, self.task.watched
             with following(folder.name, config.train.epochs, *told, loggers_of(config, folder)) as followed:
                 trainer.callbacks += [Distilling(distiller, module.weight_log)] if distiller is not None else []
+                trainer.callbacks += [SharedTeachers(distiller.teachers)] if sharded and distiller is not None else []
                 trainer.callbacks += [*([averaging] if averaging is not None else []), *taught]
                 trainer.callbacks += [watching, Showing(followed, watching.rows)]
                 last = folder / self.LAST_CHECKPOINT if resume else None
