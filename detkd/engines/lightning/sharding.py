@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.utils._pytree import tree_map
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -46,6 +47,7 @@ def shard_student(student: nn.Module, mesh: DeviceMesh) -> None:
     student.to(memory_format=torch.contiguous_format)  # parts are rows of memory
     scalars = _scalars(student)
     for block in blocks(student):
+        block.register_forward_hook(_in_own_memory)
         fully_shard(block, mesh=mesh, ignored_params=scalars)
     fully_shard(student, mesh=mesh, ignored_params=scalars)
 
@@ -221,6 +223,12 @@ def clip_gradients(parameters: Sequence[nn.Parameter], limit: float) -> None:
 def are_mixed(parameters: Iterable[nn.Parameter]) -> bool:
     """Whether some of the parameters are sharded and others are not, of which no operation can take one list."""
     return len({isinstance(parameter, DTensor) for parameter in parameters}) > 1
+
+
+def _in_own_memory(module: nn.Module, inputs: Any, output: Any) -> Any:
+    """Copy what a block returns in another tensor's memory: an in-place operation on a view drops FSDP's hook on it."""
+    del module, inputs
+    return tree_map(lambda value: value.clone() if isinstance(value, Tensor) and value._is_view() else value, output)
 
 
 def _scalars(model: nn.Module) -> set[nn.Parameter]:
