@@ -41,10 +41,11 @@ def shard_student(student: nn.Module, mesh: DeviceMesh) -> None:
     """Share out a student's parameters, which is called as a whole.
 
     Args:
-        student: The same in all processes; its parameters become parts, under the names that they had.
+        student: It starts as that of the first process; its parameters become parts, under the names that they had.
         mesh: The processes.
     """
     student.to(memory_format=torch.contiguous_format)  # parts are rows of memory
+    _start_alike(student)
     scalars = _scalars(student)
     for block in blocks(student):
         block.register_forward_hook(_in_own_memory)
@@ -59,10 +60,11 @@ def shard_distiller(distiller: nn.Module, student: nn.Module, mesh: DeviceMesh) 
     none: it takes all that the student has said, and where a block is entered, autograd ties its inputs together.
 
     Args:
-        distiller: The same in all processes.
+        distiller: It starts as that of the first process.
         student: Its student, sharded.
         mesh: The processes.
     """
+    _start_alike(distiller)
     scalars = _scalars(distiller)
     for layer in reversed(list(distiller.modules())):  # those inside first
         if set(layer.parameters(recurse=False)) - scalars:
@@ -83,9 +85,9 @@ def blocks(model: nn.Module) -> list[nn.Module]:
     Args:
         model: The model, which is none itself.
     """
-    names = Counter(parameter for _, parameter in model.named_parameters(remove_duplicate=False))
-    shared = {parameter for parameter, count in names.items() if count > 1}
-    least = BLOCK * sum(parameter.numel() for parameter in names)
+    places = Counter(parameter for _, parameter in model.named_parameters(remove_duplicate=False))
+    shared = {parameter for parameter, count in places.items() if count > 1}
+    least = BLOCK * sum(parameter.numel() for parameter in places)
     found: list[nn.Module] = []
 
     def left(module: nn.Module) -> int:
@@ -110,11 +112,10 @@ def shard_like(model: nn.Module, other: nn.Module) -> None:
         model: Such as an average of the other's weights.
         other: The other.
     """
-    modules = zip(model.modules(), other.modules(), strict=True)
-    for own, module in modules:
-        for (name, whole), like in zip(own.named_parameters(recurse=False), module.parameters(recurse=False), strict=True):
+    for own, module in zip(model.modules(), other.modules(), strict=True):
+        for (name, value), like in zip(own.named_parameters(recurse=False), module.parameters(recurse=False), strict=True):
             if isinstance(like, DTensor):
-                setattr(own, name, nn.Parameter(part_of(whole.detach(), like), requires_grad=whole.requires_grad))
+                setattr(own, name, nn.Parameter(part_of(value.detach(), like), requires_grad=value.requires_grad))
 
 
 def part_of(value: Tensor, like: DTensor) -> DTensor:
@@ -198,7 +199,7 @@ def complete_gradients(student: nn.Module, distiller: nn.Module | None) -> None:
     """
     own = [] if distiller is None else list(distiller.parameters())
     for parameter in own:
-        if parameter.grad is None:
+        if parameter.requires_grad and parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
     for parameter in (*student.parameters(), *own):
         if parameter.grad is not None and not isinstance(parameter, DTensor):
@@ -223,6 +224,12 @@ def clip_gradients(parameters: Sequence[nn.Parameter], limit: float) -> None:
 def are_mixed(parameters: Iterable[nn.Parameter]) -> bool:
     """Whether some of the parameters are sharded and others are not, of which no operation can take one list."""
     return len({isinstance(parameter, DTensor) for parameter in parameters}) > 1
+
+
+def _start_alike(model: nn.Module) -> None:
+    """Give all processes what the first one has, as DDP does."""
+    for tensor in chain(model.parameters(), model.buffers()):
+        distributed.broadcast(tensor.detach(), src=0)
 
 
 def _in_own_memory(module: nn.Module, inputs: Any, output: Any) -> Any:

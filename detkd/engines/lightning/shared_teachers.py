@@ -38,6 +38,7 @@ class SharedTeachers(Callback):
         """Put them together for good: the first process judges them alone."""
         for block in self._blocks:
             block.restore()
+        self._blocks = []
 
 
 def share_out(model: nn.Module, mesh: DeviceMesh) -> list[SharedBlock]:
@@ -49,9 +50,10 @@ def share_out(model: nn.Module, mesh: DeviceMesh) -> list[SharedBlock]:
     """
     shared, taken = [], set[nn.Parameter]()
     for module in blocks(model):
-        own = [parameter for parameter in module.parameters() if parameter not in taken]
+        own = [parameter for parameter in module.parameters() if parameter not in taken and _is_dense(parameter)]
         taken.update(own)
-        shared.append(SharedBlock(module, own, mesh))
+        if own:
+            shared.append(SharedBlock(module, own, mesh))
     return shared
 
 
@@ -66,21 +68,31 @@ class SharedBlock:
 
     Args:
         module: The module.
-        parameters: Those of it that are shared out.
+        parameters: Those of it that are shared out, in float32 and dense in memory.
         mesh: The processes.
     """
 
     def __init__(self, module: nn.Module, parameters: Sequence[nn.Parameter], mesh: DeviceMesh) -> None:
-        self._parameters = [parameter for parameter in parameters if _is_dense(parameter)]
+        self._parameters = list(parameters)
         self._mesh = mesh
         self._part: DTensor | None = None
         self._layout: list[tuple[torch.Size, tuple[int, ...], int]] = []
         before = module.register_forward_pre_hook(self._gather, prepend=True)
         self._handles = (before, module.register_forward_hook(self._let_go, always_call=True))
 
+    @property
+    def held(self) -> int:
+        """Numbers that this process holds while the module does not run."""
+        parameters = sum(parameter.numel() for parameter in self._parameters)
+        return parameters + (0 if self._part is None else self._part.to_local().numel())
+
     def restore(self) -> None:
         """Make it whole for good, in all processes at once."""
         self._gather()
+        self._stay_whole()
+
+    def _stay_whole(self) -> None:
+        self._part = None
         for handle in self._handles:
             handle.remove()
 
@@ -93,8 +105,7 @@ class SharedBlock:
 
     def _let_go(self, *_: Any) -> None:
         if torch.is_grad_enabled():
-            for handle in self._handles:
-                handle.remove()
+            self._stay_whole()
             return
         if self._part is None:
             self._part = self._take_part()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytorch_lightning.strategies import DDPStrategy
-from torch import distributed
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 
@@ -29,8 +28,6 @@ class ShardedStrategy(DDPStrategy):
     def configure_ddp(self) -> None:
         """Shard the student and the distiller in place of wrapping them."""
         module: Any = self.lightning_module
-        for tensor in (*module.parameters(), *module.buffers()):
-            distributed.broadcast(tensor.detach(), src=0)  # as DDP does at the start
         mesh = init_device_mesh(self.root_device.type, (self.world_size,))
         shard_student(module.student, mesh)
         if module.distiller is not None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 
 from detkd.data.detection import DetectionDataset
@@ -16,6 +17,7 @@ from detkd.data.segmentation import SegmentationDataset
 from detkd.engines.distillation import build_distiller
 from detkd.engines.families import FAMILIES
 from detkd.engines.lightning.sharding import whole
+from detkd.engines.lightning.shared_teachers import share_out
 from detkd.model_config import ModelConfig
 from detkd.models.torchvision import build_model
 from tests.engines.conftest import NAMES, TINY_RCNN, configure_rcnn
@@ -26,7 +28,7 @@ from tests.engines.segmented import configure_unet
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from torch import nn
+    from torch import Tensor, nn
 
     from detkd.config import RunConfig
 
@@ -104,11 +106,49 @@ def held(parameters: Iterable[nn.Parameter]) -> int:
     return sum((p.to_local() if isinstance(p, DTensor) else p).numel() for p in parameters)
 
 
+def share() -> dict[str, Any]:
+    """Run a teacher's parts as adapters do, whole and shared out, and then one of them with gradients."""
+    teacher: Any = build_rcnn(0.25).eval().requires_grad_(False)
+    teacher.to(memory_format=torch.channels_last)
+    total = held(teacher.parameters())
+    images = torch.rand(2, 3, 64, 64)
+
+    @torch.no_grad()
+    def said() -> list[Tensor]:
+        levels = list(teacher.backbone(images).values())
+        logits, deltas = teacher.rpn.head(levels)
+        regions = teacher.roi_heads.box_head(torch.ones(3, teacher.backbone.out_channels, 7, 7))
+        return [*levels, *logits, *deltas, *teacher.roi_heads.box_predictor(regions)]
+
+    whole_said = said()
+    parts = share_out(teacher, init_device_mesh("cpu", (2,)))
+    said()
+    left, kept = held(teacher.parameters()), sum(part.held for part in parts)
+    same = all(torch.equal(one, other) for one, other in zip(whole_said, said(), strict=True))
+    teacher.roi_heads.box_head(torch.ones(1, teacher.backbone.out_channels, 7, 7))
+    with_gradients = held(teacher.roi_heads.box_head.parameters())
+    for part in parts:
+        part.restore()
+    fresh = build_rcnn(0.25).state_dict()
+    strides = [parameter.stride() for parameter in build_rcnn(0.25).to(memory_format=torch.channels_last).parameters()]
+    return {
+        "total": total,
+        "left": left,
+        "parts": kept,
+        "same": same,
+        "with gradients": with_gradients,
+        "restored": all(torch.equal(value, fresh[name]) for name, value in teacher.state_dict().items()),
+        "strides": strides == [parameter.stride() for parameter in teacher.parameters()],
+        "hooks": sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in teacher.modules()),
+    }
+
+
 def main(jobs: dict[str, dict[str, Any]], folder: Path) -> None:
     """Run all jobs in their order."""
     rank = os.environ.get("RANK", "0")
     for name, job in jobs.items():
-        torch.save(train(job, folder / job.get("folder", name)), folder / f"{name}.{rank}.pt")
+        ended = share() if job["kind"] == "shared" else train(job, folder / job.get("folder", name))
+        torch.save(ended, folder / f"{name}.{rank}.pt")
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ JOBS: dict[str, dict[str, Any]] = {
     "mean fsdp": {"kind": "mean", "strategy": "fsdp"},
     "mean ddp first": {"kind": "mean", "strategy": "ddp", "epochs": 1, "folder": "from ddp"},
     "mean ddp resumed": {"kind": "mean", "strategy": "fsdp", "folder": "from ddp", "resume": True},
+    "teacher": {"kind": "shared"},
     "mean fsdp first": {"kind": "mean", "strategy": "fsdp", "epochs": 1, "folder": "from fsdp"},
 }
 
@@ -99,8 +100,19 @@ def test_each_process_holds_about_half(folder: Path, kind: str) -> None:
         shares = [process["held"][part] / whole["held"][part] for process in both]
         assert sum(shares) == pytest.approx(1, abs=2e-3)  # weights that are learnt are single numbers, which both have
         assert max(shares) < 0.52
-    # Of teachers, what is not at work; its parts lie apart.
+    # Of teachers, what is whole while the terms are computed; parts lie apart.
     assert max(process["held"]["teacher"] for process in both) < 0.1 * whole["held"]["teacher"]
+
+
+def test_a_teacher_that_is_shared_out_says_the_same_and_is_whole_again(folder: Path) -> None:
+    for process in ended(folder, "teacher"):
+        assert process["left"] < 0.05 * process["total"]
+        assert process["parts"] == pytest.approx(process["total"] / 2, rel=0.05)
+        assert process["with gradients"] > 0  # its backward pass would need it
+        assert process["same"]
+        assert process["restored"]
+        assert process["strides"]
+        assert process["hooks"] == 0
 
 
 def test_two_processes_give_what_one_gives(folder: Path, data: Path, tmp_path: Path) -> None:
