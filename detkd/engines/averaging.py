@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from torch.distributed.tensor import DTensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
+    from torch import Tensor, nn
 
 
 class WeightAverage:
@@ -63,4 +64,12 @@ class WeightAverage:
 
     def _average_tensors(self, averages: Any, news: Any, count: Any) -> None:
         decay = min(self._decay, (1 + self.steps) / (10 + self.steps))
-        get_ema_multi_avg_fn(decay)(averages, news, count)
+        get_ema_multi_avg_fn(decay)(
+            [_own_part(tensor) for tensor in averages], [_own_part(tensor) for tensor in news], count
+        )
+
+
+def _own_part(tensor: Tensor) -> Tensor:
+    """What this process has of a tensor: of a sharded student and its average the same part, and others whole."""
+    part: Tensor = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return part

@@ -45,7 +45,9 @@ _RESERVED = frozenset(
     }
 )
 _PURE = frozenset({"16-true", "bf16-true", "64", "64-true", "transformer-engine", "transformer-engine-float16"})
-STRATEGIES = ("auto", "ddp")
+SHARDED = "fsdp"
+_SCALED = frozenset({"16", "16-mixed"})
+STRATEGIES = ("auto", "ddp", SHARDED)
 
 
 def import_lightning() -> Any:
@@ -78,6 +80,8 @@ def trainer_arguments(config: RunConfig) -> dict[str, Any]:
     ]
     if given.get("strategy", "auto") not in STRATEGIES:
         faults.append(f"trainer.strategy: expected one of {list(STRATEGIES)}, but got {given['strategy']!r}.")
+    if given.get("strategy") == SHARDED:
+        faults += _not_sharded(config)
     if str(given.get("precision")) in _PURE:
         faults.append(
             f"trainer.precision: expected 32-true, bf16-mixed or 16-mixed, since pictures and losses stay in float32; got "
@@ -99,6 +103,32 @@ def trainer_arguments(config: RunConfig) -> dict[str, Any]:
         "logger": False,  # see detkd.engines.following
         "use_distributed_sampler": False,  # the sampler knows the processes
     }
+
+
+def _not_sharded(config: RunConfig) -> list[str]:
+    """What a student that is sharded cannot have."""
+    faults, distill = [], config.distill
+    if distill is not None and distill.balance == "meta":
+        faults.append(
+            "distill.balance: expected another than meta with trainer.strategy=fsdp, where no process has the gradient of "
+            "all parameters that it compares; take gradient_ratio, or trainer.strategy=ddp."
+        )
+    if distill is not None and any(spec.ema is not None for spec in distill.all_teachers):
+        faults.append(
+            "distill.teacher.ema: expected none with trainer.strategy=fsdp: the average would have to be put together in "
+            "each step; take trainer.strategy=ddp."
+        )
+    if distill is not None and any(spec.compile for spec in distill.all_teachers):
+        faults.append(
+            "distill.teacher.compile: expected false with trainer.strategy=fsdp, which puts a teacher together while it "
+            "runs; take trainer.strategy=ddp."
+        )
+    if str(config.trainer.get("precision")) in _SCALED:
+        faults.append(
+            "trainer.precision: expected 32-true or bf16-mixed with trainer.strategy=fsdp, whose processes would scale "
+            f"their losses differently; got {config.trainer['precision']!r}."
+        )
+    return faults
 
 
 def _device(name: str) -> dict[str, Any] | None:

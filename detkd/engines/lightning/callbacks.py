@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pytorch_lightning import Callback
 
 from detkd.engines.averaging import WeightAverage
+from detkd.engines.lightning.sharding import shard_like
 from detkd.errors import DetkdError
 from detkd.files import write_text
 from detkd.report.reporter import reporter
@@ -83,8 +84,9 @@ class Averaging(Callback):
         return self._average.model
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Bring the average to the student."""
+        """Bring the average to the student, and keep as much of it as there is of the student."""
         self._average.to(pl_module.device)
+        shard_like(self.model, self._student)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -9,6 +9,7 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
 from detkd.engines.lightning.optimizers import make_optimizer, make_schedule
+from detkd.engines.lightning.sharding import clip_gradients, complete_gradients, is_sharded
 from detkd.engines.views.lightning import STAGE
 from detkd.engines.weight_log import WeightLog
 from detkd.modes import holding_statistics
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
+    from torch.optim import Optimizer
 
     from detkd.distiller import Distiller
     from detkd.engines.lightning.held_out import HeldOut
@@ -87,9 +89,10 @@ class StudentModule(LightningModule):
             views = [View(STAGE, view, image) for image, view in batch.addresses] if self._replayed else None
             result = self.distiller(images, self._task.targets(batch), task, views)
             self.weight_log.add(result.weights)
-            # DDP waits for a gradient of every parameter, also of a term's that its schedule holds at 0.
-            idle = sum((parameter.sum() for parameter in self.distiller.parameters()), task.new_zeros(())) * 0
-            total, terms = task + result.loss + idle, result.terms
+            total, terms = task + result.loss, result.terms
+            if not is_sharded(self.student):
+                # DDP waits for a gradient of every parameter, also of a term's that its schedule holds at 0.
+                total = total + sum((parameter.sum() for parameter in self.distiller.parameters()), task.new_zeros(())) * 0
         values = {f"train/{name}": value.detach() for name, value in {**losses, **terms}.items()}
         several = self.trainer.world_size > 1
         self.log_dict(values, on_step=False, on_epoch=True, batch_size=len(images), sync_dist=several)
@@ -114,13 +117,17 @@ class StudentModule(LightningModule):
         schedule = make_schedule(optimizer, self._optim, steps, self.trainer.max_epochs or 1)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Do what sharding leaves to be done."""
+        if is_sharded(self.student):
+            complete_gradients(self.student, self.distiller)
+
     def configure_gradient_clipping(self, *_: Any, **__: Any) -> None:
         """Clip the student's gradient by its norm, and the aligners' apart, so that theirs cannot shrink the student's."""
         if self._optim.clip is not None:
             for module in (self.student, self.distiller):
-                parameters = [] if module is None else list(module.parameters())
-                if parameters:  # most terms have none
-                    nn.utils.clip_grad_norm_(parameters, self._optim.clip)
+                if module is not None:
+                    clip_gradients(list(module.parameters()), self._optim.clip)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Part what is the student's from what is the distiller's."""

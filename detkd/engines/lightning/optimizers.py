@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from detkd.engines.lightning.sharding import are_mixed
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -31,9 +33,10 @@ def make_optimizer(modules: Iterable[nn.Module], config: OptimConfig) -> Optimiz
         {"params": [parameter for parameter in parameters if parameter.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [parameter for parameter in parameters if parameter.ndim <= 1], "weight_decay": 0.0},
     ]
+    foreach = False if are_mixed(parameters) else None  # None takes many at once where that is faster
     if config.name == "sgd":
-        return SGD(groups, lr=config.lr, momentum=config.momentum)
-    return AdamW(groups, lr=config.lr, betas=(config.momentum, 0.999))
+        return SGD(groups, lr=config.lr, momentum=config.momentum, foreach=foreach)
+    return AdamW(groups, lr=config.lr, betas=(config.momentum, 0.999), foreach=foreach)
 
 
 def make_schedule(optimizer: Optimizer, config: OptimConfig, steps: int, epochs: int) -> LambdaLR:

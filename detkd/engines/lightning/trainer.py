@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from detkd.engines.lightning.arguments import import_lightning, trainer_arguments
+from detkd.engines.lightning.arguments import SHARDED, import_lightning, trainer_arguments
 from detkd.errors import ConfigError, WeightsError, one_line
 from detkd.files import replacing
 from detkd.weights import read_tensors
@@ -45,6 +45,10 @@ def make_trainer(config: RunConfig, folder: Path) -> Any:
     """
     lightning = import_lightning()
     arguments = trainer_arguments(config)
+    if arguments.get("strategy") == SHARDED:
+        from detkd.engines.lightning.strategy import ShardedStrategy
+
+        arguments["strategy"] = ShardedStrategy()
     try:
         trainer = lightning.Trainer(**arguments, default_root_dir=folder, plugins=[_whole_files()])
     except (ValueError, TypeError, RuntimeError, lightning.utilities.exceptions.MisconfigurationException) as error:
@@ -54,8 +58,8 @@ def make_trainer(config: RunConfig, folder: Path) -> Any:
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if launched not in {1, trainer.world_size}:  # each would train alone, in the same folder
         raise ConfigError(
-            f"trainer: expected {{strategy: ddp, devices: {launched}}} for the {launched} processes that were launched, "
-            f"but it makes {trainer.world_size}."
+            f"trainer: expected {{strategy: ddp, devices: {launched}}} for the {launched} processes that were launched (or "
+            f"fsdp), but it makes {trainer.world_size}."
         )
     if config.train.batch % trainer.world_size:
         raise ConfigError(

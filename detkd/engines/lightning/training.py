@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from detkd.engines.following import following, loggers_of
-from detkd.engines.lightning.arguments import trainer_arguments
+from detkd.engines.lightning.arguments import SHARDED, trainer_arguments
 from detkd.engines.lightning.loading import make_loader, replays, sections, training_views
 from detkd.engines.lightning.trainer import make_trainer, quiet
 from detkd.engines.result import TrainingResult
@@ -101,6 +101,8 @@ class LightningEngine:
             trainer = make_trainer(config, folder / FOLDER)
             from detkd.engines.lightning.callbacks import Averaging, Distilling, Showing, Watching
             from detkd.engines.lightning.module import StudentModule
+            from detkd.engines.lightning.sharding import WholeCopy
+            from detkd.engines.lightning.shared_teachers import SharedTeachers
 
             optim, _ = sections(config)
             place = trainer.global_rank, trainer.world_size
@@ -117,11 +119,16 @@ class LightningEngine:
             ]
             judged = student if averaging is None else averaging.model
             judge = self.task.judge(config, dataset, student, *place)
+            sharded = config.trainer.get("strategy") == SHARDED
+            if sharded:
+                copied = WholeCopy(judged)
+                judged, judge = copied.model, copied.judging(judge)
             save = partial(self.task.save, config)
             watching = Watching(judged, judge, self.task.watched, save, folder / FOLDER, optim.patience, optim.judge_every)
             told = self.task.title, self.task.watched
             with following(folder.name, config.train.epochs, *told, loggers_of(config, folder)) as followed:
                 trainer.callbacks += [Distilling(distiller, module.weight_log)] if distiller is not None else []
+                trainer.callbacks += [SharedTeachers(distiller.teachers)] if sharded and distiller is not None else []
                 trainer.callbacks += [*([averaging] if averaging is not None else []), *taught]
                 trainer.callbacks += [watching, Showing(followed, watching.rows)]
                 last = folder / self.LAST_CHECKPOINT if resume else None

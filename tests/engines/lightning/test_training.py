@@ -291,7 +291,7 @@ def test_other_seeds_give_other_students(data: Path, tmp_path: Path) -> None:
 def test_faults_of_the_configuration_are_all_named(data: Path, tmp_path: Path) -> None:
     faulty = configure(
         data,
-        trainer={"max_epochs": 3, "devicez": 1, "strategy": "fsdp", "precision": "bf16-true", "logger": True},
+        trainer={"max_epochs": 3, "devicez": 1, "strategy": "fsdp1", "precision": "bf16-true", "logger": True},
         augment=[{"HorizontalFlop": {}}],
         train={"device": "tpu", "imgsz": 64},
     )
@@ -301,7 +301,7 @@ def test_faults_of_the_configuration_are_all_named(data: Path, tmp_path: Path) -
         r"trainer\.max_epochs: set by another section",
         r"trainer\.logger: set by another section",
         r"trainer\.devicez: unknown to Lightning's Trainer; got 1",
-        r"trainer\.strategy: expected one of \['auto', 'ddp'\]",
+        r"trainer\.strategy: expected one of \['auto', 'ddp', 'fsdp'\]",
         r"trainer\.precision: expected 32-true, bf16-mixed or 16-mixed, .* got 'bf16-true'",
         r"train\.device: expected cpu, mps",
         r"augment\.0: .*HorizontalFlop",
@@ -311,6 +311,25 @@ def test_faults_of_the_configuration_are_all_named(data: Path, tmp_path: Path) -
         run(data, tmp_path / "run", trainer={"precision": 17})
     with pytest.raises(ConfigError, match=r"train\.batch: expected a multiple of the 2 processes, but got 3"):
         run(data, tmp_path / "run", trainer={"devices": 2}, train={"batch": 3, "imgsz": 64})
+
+
+def test_what_cannot_be_sharded_is_refused(data: Path) -> None:
+    teachers = [{"ema": 0.9}, {"weights": "unused.safetensors", "compile": True}]
+    faulty = configure(
+        data,
+        trainer={"strategy": "fsdp", "precision": "16-mixed"},
+        distill={"teachers": teachers, "balance": "meta", "terms": {"pkd": {}}},
+    )
+    with pytest.raises(ConfigError) as error:
+        ENGINE.check(faulty)
+    for line in (
+        r"distill\.balance: expected another than meta with trainer\.strategy=fsdp",
+        r"distill\.teacher\.ema: expected none with trainer\.strategy=fsdp",
+        r"distill\.teacher\.compile: expected false with trainer\.strategy=fsdp",
+        r"trainer\.precision: expected 32-true or bf16-mixed with trainer\.strategy=fsdp, .* got '16-mixed'",
+    ):
+        error.match(line)
+    ENGINE.check(configure(data, trainer={"strategy": "fsdp", "precision": "bf16-mixed"}))
 
 
 def test_processes_that_would_each_train_alone_are_refused(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
