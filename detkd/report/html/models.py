@@ -81,7 +81,7 @@ def cost_rows(models: Sequence[Model]) -> list[tuple[str, list[tuple[str, str]]]
     return [
         ("parameters", [(count(model.section["parameters"]), "") for model in models]),
         ("GFLOPs", [(number(model.section["gflops"], 2), "") for model in models]),
-        ("CPU ms per picture", [(number(model.section["cpu_ms"], 1), "") for model in models]),
+        ("CPU ms per input", [(number(model.section["cpu_ms"], 1), "") for model in models]),
     ]
 
 
