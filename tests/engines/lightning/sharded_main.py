@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import distributed
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 
@@ -149,6 +150,8 @@ def main(jobs: dict[str, dict[str, Any]], folder: Path) -> None:
     for name, job in jobs.items():
         ended = share() if job["kind"] == "shared" else train(job, folder / job.get("folder", name))
         torch.save(ended, folder / f"{name}.{rank}.pt")
+    distributed.barrier()  # neither leaves while the other still speaks
+    distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
