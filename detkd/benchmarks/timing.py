@@ -1,4 +1,10 @@
-"""Times and memory of one case, of all contestants in turns."""
+"""Times and memory of one case, of all contestants in turns.
+
+Contestants take turns by blocks of calls, not call by call. A call that follows another contestant's finds the caches full
+of that one's intermediate results and the allocator without the memory that its own last call freed, whose pages the system
+clears anew: it would time its predecessor as well. In training an op follows work that is the same whichever op it is. So a
+block begins with calls that are not timed; rounds of blocks let a change of the machine's mood meet all contestants.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +29,8 @@ if TYPE_CHECKING:
 
     from detkd.benchmarks.cases import Case, Loss
 
+UNTIMED, TIMED = 2, 6  # calls of a block
+
 
 @dataclass(frozen=True)
 class Result:
@@ -37,8 +45,8 @@ class Result:
     extra_memory: dict[str, float]  # peak during forward and backward, in sizes of the gradient
 
 
-def measure(case: Case, dtype: torch.dtype, device: str, repeats: int) -> Result:
-    """Time all contestants on one case."""
+def measure(case: Case, dtype: torch.dtype, device: str, rounds: int) -> Result:
+    """Time all contestants on one case, in so many rounds of one block each."""
     torch.manual_seed(0)
     torch._dynamo.reset()
     gc.collect()
@@ -56,7 +64,7 @@ def measure(case: Case, dtype: torch.dtype, device: str, repeats: int) -> Result
         student.grad = None
         loss(student, teacher).backward()
 
-    times = {step: _medians(losses, step, device, repeats) for step in (forward, both)}
+    times = {step: _medians(losses, step, device, rounds) for step in (forward, both)}
     peaks = {}
     for name, loss in losses.items():
         student.grad = None  # or its end, within the step, would be taken for memory that the step gave back
@@ -73,15 +81,24 @@ def measure(case: Case, dtype: torch.dtype, device: str, repeats: int) -> Result
     )
 
 
-def _medians(losses: dict[str, Loss], step: Callable[[Loss], None], device: str, repeats: int) -> dict[str, float]:
+def _medians(losses: dict[str, Loss], step: Callable[[Loss], None], device: str, rounds: int) -> dict[str, float]:
     times: dict[str, list[float]] = {name: [] for name in losses}
-    for turn in range(repeats + 2):
+    for _ in range(rounds):
         for name, loss in losses.items():
-            started = _now(device)
-            step(loss)
-            if turn >= 2:
-                times[name].append(1e3 * (_now(device) - started))
+            times[name] += _block(partial(step, loss), device)
     return {name: statistics.median(values) for name, values in times.items()}
+
+
+def _block(step: Callable[[], None], device: str) -> list[float]:
+    """Milliseconds of each timed call."""
+    for _ in range(UNTIMED):
+        step()
+    times = []
+    for _ in range(TIMED):
+        started = _now(device)
+        step()
+        times.append(1e3 * (_now(device) - started))
+    return times
 
 
 def _now(device: str) -> float:

@@ -2,8 +2,8 @@
 
     detkd bench [--device cpu|cuda] [--op NAME ...] [--dtype float32|bfloat16|float16] [--output FOLDER]
 
-Forward alone, and forward with backward. Contestants take turns, so that a change of the machine's mood meets them all;
-figures are medians. Achieved bandwidth counts what any implementation must move at least: both inputs read once, the
+Forward alone, and forward with backward. Contestants take turns by blocks of two untimed and six timed calls; figures are
+medians of all timed calls. Achieved bandwidth counts what any implementation must move at least: both inputs read once, the
 gradient written once. --output writes ops-<device>-<dtype>.json and .png. On a GPU Liger's kernel is timed too where it is
 installed and has the op.
 
@@ -34,7 +34,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--dtype", choices=["float32", "bfloat16", "float16"], default="float32", help="of the inputs (default: float32)"
     )
-    parser.add_argument("--repeats", type=int, default=9, help="timed rounds of each case (default: 9)")
+    parser.add_argument(
+        "--repeats", type=int, default=5, help="rounds of a case, each a block of calls of every contestant (default: 5)"
+    )
     parser.add_argument("--output", type=Path, help="folder for the JSON and the plot (default: print only)")
     add_speaking_options(parser)
     return parser

@@ -74,6 +74,8 @@ def check_reduction(reduction: str) -> None:
 
 def promote(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     """Bring both to the wider of their types: under autocast a teacher is often float32 beside a 16-bit student."""
+    if student.dtype == teacher.dtype:  # four microseconds, where small losses take a hundred
+        return student, teacher
     dtype = torch.promote_types(student.dtype, teacher.dtype)
     return student.to(dtype), teacher.to(dtype)
 

@@ -59,7 +59,8 @@ def kl_div(
     check_temperature(temperature)
     check_reduction(reduction)
     dim = _check_dim(dim, student.ndim)
-    weight = expand_weight(weight, _positions(student, dim))
+    if weight is not None:
+        weight = expand_weight(weight, _positions(student, dim))
     return _run(backend, student, teacher, dim, temperature, weight, reduction)
 
 

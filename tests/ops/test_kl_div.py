@@ -137,6 +137,71 @@ def test_against_float64_of_peaked_students_among_others(dim: int, dtype: torch.
             assert_close("gradient", got, slope, slope, BOUNDS[dtype])
 
 
+@pytest.mark.parametrize("dtype", list(BOUNDS))
+@pytest.mark.parametrize("layout", ["rows", "rows apart", "columns"])
+def test_against_float64_for_any_number_of_classes(layout: str, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    for classes in (*range(1, 52), 63, 64, 65, 80, 100, 250, 1000):
+        shape = (35, classes + 3) if layout == "rows apart" else (35, classes)
+        student, teacher = (torch.randn(shape).to(dtype)[:, :classes] for _ in range(2))
+        dim = 1
+        if layout == "columns":
+            student, teacher, dim = student.T.contiguous(), teacher.T.contiguous(), 0
+        student.requires_grad_()
+        rows = kl_div(student, teacher, dim, 2.0, reduction="none", backend="fused")
+        (got,) = torch.autograd.grad(rows.sum(), student)
+        expected, scale, gradient = reference(student.detach(), teacher, dim, 2.0)
+        assert_close(f"loss of {classes}", rows, expected, scale, BOUNDS[torch.float32])
+        assert_close(f"gradient of {classes}", got, gradient, gradient, BOUNDS[dtype])
+
+
+@pytest.mark.parametrize("dtype", list(BOUNDS))
+@pytest.mark.parametrize("dim", [0, 1])
+@pytest.mark.parametrize("classes", [2, 21, 80, 1000, 50_000])
+def test_classes_that_both_exclude_count_nothing(classes: int, dim: int, dtype: torch.dtype) -> None:
+    """Both have -inf there, in some positions only; a student's alone is an infinite loss."""
+    torch.manual_seed(0)
+    student, teacher = torch.randn(20, classes).to(dtype), torch.randn(20, classes).to(dtype)
+    student.requires_grad_()
+    without = [kl_div(student[i], teacher[i], 0, 0.5, backend="fused") for i in range(20)]
+    (expected,) = torch.autograd.grad(without[0], student)
+    student = student.detach()
+    excluded = torch.full((20, 5), -INF, dtype=dtype)
+    excluded[1::2] = teacher[1::2, :1]
+    both = [torch.cat((x[:, :1], excluded, x[:, 1:]), 1) for x in (student, teacher)]
+    both[0][3, 2] = -INF
+    student, teacher = (x if dim else x.T.contiguous() for x in both)
+    student.requires_grad_()
+    positions = kl_div(student, teacher, dim, 0.5, reduction="none", backend="fused")
+    torch.testing.assert_close(positions[::2], torch.stack(without[::2]), rtol=1e-4, atol=1e-6)
+    assert positions[3] == INF
+    assert positions[5].isfinite()
+    (gradient,) = torch.autograd.grad(positions[::2].sum(), student)
+    first = gradient.select(1 - dim, 0)
+    assert not first[1:6].any()
+    assert_close("gradient", first[6:], expected[0, 1:].double(), expected[0, 1:].double(), BOUNDS[dtype])
+
+
+@pytest.mark.parametrize("dim", [0, 1])
+@pytest.mark.parametrize("classes", [2, 21, 80, 1000])
+@pytest.mark.parametrize("apart", [-1000.0, -40.0, 40.0, 1000.0])
+def test_against_float64_where_the_maxima_are_far_apart(apart: float, classes: int, dim: int) -> None:
+    """Multiples of 1/8 are exact in float32 at any of these distances: what is lost is lost by the kernel."""
+    torch.manual_seed(0)
+    student, teacher = ((8 * 10 * torch.randn(40, classes)).round() / 8 for _ in range(2))
+    student = student + apart
+    if dim == 0:
+        student, teacher = student.T.contiguous(), teacher.T.contiguous()
+    student.requires_grad_()
+    positions = kl_div(student, teacher, dim, 0.5, reduction="none", backend="fused")
+    (got,) = torch.autograd.grad(positions.sum(), student)
+    expected, scale, gradient = reference(student.detach(), teacher, dim, 0.5)
+    assert_close("loss", positions, expected, scale, BOUNDS[torch.float32])
+    for i in range(40):
+        slope = gradient.select(1 - dim, i)
+        assert_close("gradient", got.select(1 - dim, i), slope, slope, BOUNDS[torch.float32])
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("dtype", list(BOUNDS))
 def test_strided_input_weights_and_reductions(backend: str, dtype: torch.dtype) -> None:

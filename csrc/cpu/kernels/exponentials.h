@@ -6,11 +6,11 @@
 
 namespace detkd::DETKD_ISA {
 
-// A factor that turns numbers into exponents of 2, and the number from which on powers are 0.
+// A factor that turns numbers into exponents of 2, its inverse, and the number from which on powers are 0.
 struct Rate {
-  V factor, lowest;
+  V factor, octave, lowest;
 
-  explicit Rate(float factor) : factor(set(factor)), lowest(set(-127.0f / factor)) {}
+  explicit Rate(float factor) : factor(set(factor)), octave(set(1.0f / factor)), lowest(set(-127.0f / factor)) {}
 };
 
 template <typename X>
@@ -18,13 +18,13 @@ struct Octaves {
   X whole, fraction;  // 2^n, and f in [-1/2, 1/2]: together n + f
 };
 
-// For x <= 0. Adding 1.5 * 2^23 leaves no room for a fraction; with 127 more, the lowest bits hold the exponent field of
-// 2^n. That of 2^-127 is the field of 0.
+// For x between `lowest` and 127 octaves. Adding 1.5 * 2^23 leaves no room for a fraction; with 127 more, the lowest bits
+// hold the exponent field of 2^n. That of 2^-127 is the field of 0.
 template <typename X>
 DETKD_INLINE inline Octaves<X> octaves(const X& x, const Rate& rate) {
   const V shift = set(12582912.0f + 127.0f);
-  const X held = max(rate.lowest, x), shifted = fma(held, rate.factor, shift);
-  return {exponent_from(shifted), fma(held, rate.factor, shift - shifted)};
+  const X shifted = fma(x, rate.factor, shift);
+  return {exponent_from(shifted), fma(x, rate.factor, shift - shifted)};
 }
 
 // (2^f - 1) / f for |f| <= 1/2.
@@ -36,11 +36,26 @@ DETKD_INLINE inline X power_slope(const X& f) {
   return fma(p, f, set(0.693147144f));
 }
 
-// 2^(x * rate) for x <= 0; 0 for -inf, NaN for NaN.
+// 2^(x * rate) for x between `lowest` and 127 octaves; NaN for NaN.
 template <typename X>
-DETKD_INLINE inline X exp2(const X& x, const Rate& rate) {
+DETKD_INLINE inline X exp2_within(const X& x, const Rate& rate) {
   const Octaves<X> at = octaves(x, rate);
   return fma(power_slope(at.fraction), at.fraction, set(1.0f)) * at.whole;
+}
+
+// The same for any x <= 0; 0 for -inf.
+template <typename X>
+DETKD_INLINE inline X exp2(const X& x, const Rate& rate) {
+  return exp2_within(max(rate.lowest, x), rate);
+}
+
+// a (2^(x * rate) - 1) for x up to 127 octaves, accurate relative to itself, also where x is small; -a for -inf, NaN for
+// NaN.
+template <typename X>
+DETKD_INLINE inline X times_power_less_one(const X& a, const X& x, const Rate& rate) {
+  const Octaves<X> at = octaves(max(rate.lowest, x), rate);
+  const X near = a * at.whole;
+  return fma(near, power_slope(at.fraction) * at.fraction, near - a);
 }
 
 template <typename X>
@@ -52,7 +67,7 @@ struct Power {
 // power 0, NaN stays NaN.
 template <typename X>
 DETKD_INLINE inline Power<X> split_by_power(const X& a, const X& x, const Rate& rate) {
-  const Octaves<X> at = octaves(x, rate);
+  const Octaves<X> at = octaves(max(rate.lowest, x), rate);
   const X more = power_slope(at.fraction) * at.fraction, near = a * at.whole;
   return {fma(near, more, near), (a - near) - near * more};
 }

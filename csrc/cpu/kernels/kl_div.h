@@ -10,28 +10,28 @@ namespace detkd::DETKD_ISA {
 template <typename T>
 double kl_div_short_rows(const KlDivProblem& p, int64_t begin, int64_t end) {
   ShortRows<T> rows(p);
-  double total = 0;
+  Wide total = Wide::zero();
   for (int64_t row = begin; row < end; row += kWidth) {
-    total += rows.work(row, static_cast<int>(std::min<int64_t>(kWidth, end - row)));
+    rows.work(row, static_cast<int>(std::min<int64_t>(kWidth, end - row)), total);
   }
-  return total;
+  return lane_sum(total);
 }
 
 template <typename T>
 double kl_div_rows(const KlDivProblem& p, int64_t begin, int64_t end) {
   if (p.classes <= kShort) return kl_div_short_rows<T>(p, begin, end);
   const int64_t together = RowGroup<T>::rows(p.classes);
-  double total = 0;
+  Wide total = Wide::zero();
   for (int64_t row = begin; row < end; row += together) {
     RowGroup<T> group(p, row, static_cast<int>(std::min(together, end - row)));
-    total += kl_div_group(group, p);
+    kl_div_group(group, p, total);
   }
-  return total;
+  return lane_sum(total);
 }
 
 // So many classes that nothing of a group is kept between passes.
 template <typename T>
-double kl_div_many_columns(const KlDivProblem& p, const Offsets& at, int64_t count) {
+void kl_div_many_columns(const KlDivProblem& p, const Offsets& at, int64_t count, Wide& total) {
   ColumnGroup<T> group{.p = p,
                        .student = static_cast<const T*>(p.student) + at.student,
                        .teacher = static_cast<const T*>(p.teacher) + at.teacher,
@@ -43,14 +43,14 @@ double kl_div_many_columns(const KlDivProblem& p, const Offsets& at, int64_t cou
                        .top = {}};
   group.place(at, 0, count);
   group.find_tops();
-  return kl_div_group(group, p);
+  kl_div_group(group, p, total);
 }
 
 template <typename T>
 double kl_div_columns(const KlDivProblem& p, int64_t begin, int64_t end) {
   const int64_t size = ColumnTile<T>::size(p.classes);
   ColumnTile<T> tile(p);
-  double total = 0;
+  Wide total = Wide::zero();
   for (int64_t position = begin; position < end;) {
     const int64_t first = position % p.inner;
     Offsets at = offsets(p.outer, position / p.inner);
@@ -60,10 +60,10 @@ double kl_div_columns(const KlDivProblem& p, int64_t begin, int64_t end) {
     at.weight += first * p.weight_inner;
     at.loss += first * p.loss_inner;
     const int64_t count = std::min({size > 0 ? size : kWidth, p.inner - first, end - position});
-    total += size > 0 ? tile.work(at, count) : kl_div_many_columns<T>(p, at, count);
+    size > 0 ? tile.work(at, count, total) : kl_div_many_columns<T>(p, at, count, total);
     position += count;
   }
-  return total;
+  return lane_sum(total);
 }
 
 template <typename T>

@@ -5,7 +5,8 @@
 
 namespace detkd::DETKD_ISA {
 
-template <typename T>
+// Where they are staged, all lanes may be read and written, and there is room to keep terms.
+template <typename T, bool kStaged = false>
 struct ColumnGroup {
   const KlDivProblem& p;
   // Of the first position's first class, and from class to class. The gradient may take the student's place.
@@ -17,41 +18,61 @@ struct ColumnGroup {
   Tops top;
   int count = kWidth;  // positions; lanes past the last hold 0 twice, which is a loss of 0
   float weights[kWidth] = {};
-  int64_t losses[kWidth] = {};
+  int64_t losses[kWidth];  // places; only where they are not reduced
 
   // The group's positions are the first-th and following of the `all` from `at` on along inner.
   void place(const Offsets& at, int64_t first, int64_t all) {
     count = static_cast<int>(std::min<int64_t>(kWidth, all - first));
     for (int i = 0; i < count; ++i) {
       weights[i] = p.weight == nullptr ? 1.0f : p.weight[at.weight + (first + i) * p.weight_inner];
-      losses[i] = at.loss + (first + i) * p.loss_inner;
+      if (!p.reduced) losses[i] = at.loss + (first + i) * p.loss_inner;
     }
   }
 
   void find_tops() {
-    top.student = top.teacher = set(kLowest);
+    V s = set(kLowest), t = s;
     for (int64_t c = 0; c < p.classes; ++c) {
-      top.student = max(load_part(student + c * student_stride, count, 0.0f), top.student);
-      top.teacher = max(load_part(teacher + c * teacher_stride, count, 0.0f), top.teacher);
+      s = max(load_part(student + c * student_stride, count, 0.0f), s);
+      t = max(load_part(teacher + c * teacher_stride, count, 0.0f), t);
     }
-    top.difference = top.student - top.teacher;
+    top = Tops::of(s, t, rate_of(p));
   }
 
   V weight() const { return load(weights); }
-  const Tops& tops() const { return top; }
+  const Tops& tops(const Rate&) const { return top; }
 
   bool is_void(int i) const {
     return (lane(equal(top.student, set(kLowest)), i) && !has_nan(student + i, p.classes, student_stride)) ||
            (lane(equal(top.teacher, set(kLowest)), i) && !has_nan(teacher + i, p.classes, teacher_stride));
   }
 
-  Sums sums(const Rate& rate) const {
+  Sums sums(const Rate& by) const {
+    // Copies, or they would be read again after each term that is kept, which might have changed them for all C++ knows.
+    const Tops tops = top;
+    const Rate rate = by;
     return sum_blocks(p.classes, [&](int64_t begin, int64_t end) DETKD_INLINE {
       Sums sums = Sums::zero();
       for_bundles<2>(begin, end, [&](auto at) DETKD_INLINE {
-        const auto term = terms(at, rate);
+        const auto term = kl_terms(fetch(student, student_stride, at), fetch(teacher, teacher_stride, at), tops, rate);
         sums.add(term);
-        if (kept != nullptr) keep(kept, at, term);
+        if (keeps()) keep(kept, at, term);
+      });
+      return sums;
+    });
+  }
+
+  Sums wild_sums(M wild, const Rate& rate) const {
+    return sum_blocks(p.classes, [&](int64_t begin, int64_t end) DETKD_INLINE {
+      Sums sums = Sums::zero();
+      for_bundles<1>(begin, end, [&](auto at) DETKD_INLINE {
+        auto term = wild_terms_at(at, rate);
+        sums.add_wild(term);
+        if (keeps()) {
+          const auto tame = recall(kept, at);
+          term.e_t.parts[0] = select(wild, term.e_t.parts[0], tame.e_t.parts[0]);
+          term.d.parts[0] = select(wild, term.d.parts[0], tame.d.parts[0]);
+          keep(kept, at, term);
+        }
       });
       return sums;
     });
@@ -69,26 +90,27 @@ struct ColumnGroup {
     for_bundles<2>(0, p.classes, [&](auto at) DETKD_INLINE {
       const auto slope = slope_of(at, outcome, rate);
       for (int k = 0; k < at.size; ++k) {
-        store_part(gradient + (at.begin + k) * gradient_stride, select(outcome.counts, slope.parts[k], set(0.0f)), count);
+        store_part(gradient + (at.begin + k) * gradient_stride, select(outcome.counts, slope.parts[k], set(0.0f)), lanes());
       }
     });
   }
 
-  double deliver(V value) const {
-    return DETKD_ISA::deliver(value, count, p, [&](int i) { return losses[i]; });
-  }
+  void write_losses(V values) const { scatter(values, count, p.loss, losses); }
 
- private:
+ protected:
+  DETKD_INLINE int lanes() const { return kStaged ? kWidth : count; }
+  DETKD_INLINE bool keeps() const { return kStaged || kept != nullptr; }
+
   template <int K>
   DETKD_INLINE Bundle<K> fetch(const T* from, int64_t stride, At<K> at) const {
     Bundle<K> x;
-    for (int k = 0; k < K; ++k) x.parts[k] = load_part(from + (at.begin + k) * stride, count, 0.0f);
+    for (int k = 0; k < K; ++k) x.parts[k] = load_part(from + (at.begin + k) * stride, lanes(), 0.0f);
     return x;
   }
 
   template <int K>
-  DETKD_INLINE Terms<Bundle<K>> terms(At<K> at, const Rate& rate) const {
-    return kl_terms(fetch(student, student_stride, at), fetch(teacher, teacher_stride, at), top, rate);
+  DETKD_INLINE Terms<Bundle<K>> wild_terms_at(At<K> at, const Rate& rate) const {
+    return wild_terms(fetch(student, student_stride, at), fetch(teacher, teacher_stride, at), top, rate);
   }
 
   template <int K>
@@ -98,7 +120,7 @@ struct ColumnGroup {
 
   template <int K>
   DETKD_INLINE Bundle<K> slope_of(At<K> at, const Outcome& outcome, const Rate& rate) const {
-    auto term = kept != nullptr ? recall(kept, at) : terms(at, rate);
+    auto term = keeps() ? recall(kept, at) : wild_terms_at(at, rate);
     if (any(outcome.peaked)) {
       const auto e_s = student_exponentials(at, rate);
       for (int k = 0; k < K; ++k) term.d.parts[k] = select(outcome.peaked, e_s.parts[k], term.d.parts[k]);
@@ -106,5 +128,8 @@ struct ColumnGroup {
     return kl_slope(term, outcome.rho, outcome.factor);
   }
 };
+
+template <typename T>
+using StagedColumns = ColumnGroup<T, true>;
 
 }  // namespace detkd::DETKD_ISA

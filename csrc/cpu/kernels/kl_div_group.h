@@ -9,6 +9,37 @@ namespace detkd::DETKD_ISA {
 
 constexpr int64_t kKept = 40960;  // logits of a group whose e_t and d are kept: 320 KiB
 
+// Where the tensors stand at one index of the outer dimensions after the other: a division each would cost short rows dear.
+class Walk {
+ public:
+  Walk(const Outer& outer, int64_t first) : outer(outer), index(first), last(std::max(outer.ndim - 1, 0)) { place(); }
+
+  const Offsets& operator*() const { return at; }
+  int dimension() const { return last; }   // along which it goes
+  int64_t ahead() const { return left; }   // indices until its end, this one included
+
+  void operator++() {
+    ++index;
+    if (--left <= 0) return place();
+    at.student += outer.student[last];
+    at.teacher += outer.teacher[last];
+    at.gradient += outer.gradient[last];
+    at.weight += outer.weight[last];
+    at.loss += outer.loss[last];
+  }
+
+ private:
+  void place() {
+    at = offsets(outer, index);
+    left = last == 0 ? outer.count - index : outer.size[last] - index % outer.size[last];
+  }
+
+  const Outer& outer;
+  Offsets at;
+  int64_t index, left = 0;
+  int last;
+};
+
 struct Outcome {
   V value, rho, factor;  // gradient = factor * (d - rho * e_t)
   M counts;              // others (weight 0, or no finite logit) have value and gradient 0
@@ -38,37 +69,36 @@ bool has_nan(const T* at, int64_t n, int64_t stride) {
   return false;
 }
 
+inline Rate rate_of(const KlDivProblem& p) { return Rate(1.44269504f / p.temperature); }
+
+// Adds the values of the group's positions to `total`.
 template <typename Group>
-double kl_div_group(Group& group, const KlDivProblem& p) {
-  const Rate rate(1.44269504f / p.temperature);
-  const V weight = group.weight();
-  const Tops tops = group.tops();
+void kl_div_group(Group& group, const KlDivProblem& p, Wide& total) {
+  const Rate rate = rate_of(p);
+  const V weight = group.weight();  // 0 past the last position
+  const Tops tops = group.tops(rate);
   M counts = differ(weight, set(0.0f));
   if (any(either(equal(tops.student, set(kLowest)), equal(tops.teacher, set(kLowest))))) {
     float voids[kWidth];
     for (int i = 0; i < kWidth; ++i) voids[i] = lane(counts, i) && group.is_void(i) ? 0.0f : 1.0f;
     counts = both(counts, differ(load(voids), set(0.0f)));
   }
-  const Sums sums = group.sums(rate);
+  Sums sums = group.sums(rate);
+  const M wild = both(counts, either(tops.are_apart(rate), sums.are_infinite()));
+  if (any(wild)) sums = Sums::select(wild, group.wild_sums(wild, rate), sums);
   const M peaked = both(counts, is_peaked(sums));
   V sum_s = sums.e_t + sums.d;
   if (any(peaked)) sum_s = select(peaked, group.student_sums(peaked, rate), sum_s);
   const Outcome outcome = kl_outcome(sums, sum_s, peaked, counts, weight, p);
   if (p.gradient != nullptr) group.write_gradient(outcome, rate);
-  return group.deliver(outcome.value);
+  if (!p.reduced) group.write_losses(outcome.value);
+  total.add(outcome.value);
 }
 
-// Sum of the first `count` lanes; each goes to p.loss[place(lane)] where the loss is not reduced.
-template <typename Place>
-double deliver(V value, int count, const KlDivProblem& p, const Place& place) {
-  float values[kWidth];
-  store(values, value);
-  double total = 0;
-  for (int i = 0; i < count; ++i) {
-    total += values[i];
-    if (!p.reduced) p.loss[place(i)] = values[i];
-  }
-  return total;
+inline void scatter(V values, int count, float* to, const int64_t* places) {
+  float lanes[kWidth];
+  store(lanes, values);
+  for (int i = 0; i < count; ++i) to[places[i]] = lanes[i];
 }
 
 template <typename T>

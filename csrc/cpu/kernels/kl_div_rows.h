@@ -15,29 +15,30 @@ class RowGroup {
       : p(problem), count(count), ahead(count * p.classes), whole(p.classes / kWidth) {
     const int64_t room = 2 * (whole + 1) * kWidth;
     float* buffer = p.gradient != nullptr && p.classes <= kKept ? scratch(count * room) : nullptr;
-    for (int r = 0; r < count; ++r) {
-      const Offsets at = offsets(p.outer, first + r);
-      student[r] = static_cast<const T*>(p.student) + at.student;
-      teacher[r] = static_cast<const T*>(p.teacher) + at.teacher;
-      gradient[r] = static_cast<T*>(p.gradient) + at.gradient;
-      weights[r] = p.weight == nullptr ? 1.0f : p.weight[at.weight];
-      losses[r] = at.loss;
+    Walk at(p.outer, first);
+    for (int r = 0; r < count; ++r, ++at) {
+      student[r] = static_cast<const T*>(p.student) + (*at).student;
+      teacher[r] = static_cast<const T*>(p.teacher) + (*at).teacher;
+      gradient[r] = static_cast<T*>(p.gradient) + (*at).gradient;
+      weights[r] = p.weight == nullptr ? 1.0f : p.weight[(*at).weight];
+      if (!p.reduced) losses[r] = (*at).loss;
       kept[r] = buffer == nullptr ? nullptr : buffer + r * room;
     }
   }
 
   V weight() const { return load(weights); }
 
-  Tops tops() {
+  Tops tops(const Rate& rate) {
     V s[kWidth], t[kWidth];
     for (int r = 0; r < kWidth; ++r) {
       s[r] = weights[r] != 0 ? top_of(student[r]) : set(0.0f);
       t[r] = weights[r] != 0 ? top_of(teacher[r]) : set(0.0f);
     }
-    const V top_s = reduce_rows<Max>(s), top_t = reduce_rows<Max>(t);
-    store(top_student, top_s);
-    store(top_teacher, top_t);
-    return {top_s, top_t, top_s - top_t};
+    const Tops top = Tops::of(reduce_rows<Max>(s), reduce_rows<Max>(t), rate);
+    store(top_student, top.student);
+    store(top_teacher, top.teacher);
+    store(floor, top.floor);
+    return top;
   }
 
   bool is_void(int r) const {
@@ -45,16 +46,19 @@ class RowGroup {
            (top_teacher[r] == kLowest && !has_nan(teacher[r], p.classes, 1));
   }
 
-  Sums sums(const Rate& rate) {
-    V e_t[kWidth], d[kWidth], y[kWidth];
-    for (int r = 0; r < kWidth; ++r) {
-      Sums row = Sums::zero();
-      if (weights[r] != 0) row = kept[r] == nullptr ? sums_of<false>(r, rate) : sums_of<true>(r, rate);
-      e_t[r] = row.e_t;
-      d[r] = row.d;
-      y[r] = row.y;
-    }
-    return {reduce_rows<Sum>(e_t), reduce_rows<Sum>(d), reduce_rows<Sum>(y)};
+  Sums sums(const Rate& rate) const {
+    // A copy, or it would be read again after each term that is kept, which might have changed it for all C++ knows.
+    const Rate by = rate;
+    return sums_over_rows([&](int r) DETKD_INLINE {
+      if (weights[r] == 0) return Sums::zero();
+      if (kept[r] == nullptr) return sums_of<false, false>(r, by);
+      return whole <= kBlock ? sums_of<true, true>(r, by) : sums_of<true, false>(r, by);
+    });
+  }
+
+  // Of the rows that are wild.
+  Sums wild_sums(M wild, const Rate& rate) const {
+    return sums_over_rows([&](int r) { return lane(wild, r) ? wild_sums_of(r, rate) : Sums::zero(); });
   }
 
   // Of the rows that are peaked.
@@ -77,13 +81,13 @@ class RowGroup {
       } else if (lane(outcome.peaked, r)) {
         const Tops top = top_of(r);
         write<false>(gradient[r], by_rho, by_factor, [&](auto at) DETKD_INLINE {
-          auto term = terms(r, at, top, rate);
+          auto term = wild_terms_at(r, at, top, rate);
           term.d = student_exponential(fetch(student[r], at), top, rate);
           return term;
         });
       } else if (kept[r] == nullptr) {
         const Tops top = top_of(r);
-        write<false>(gradient[r], by_rho, by_factor, [&](auto at) DETKD_INLINE { return terms(r, at, top, rate); });
+        write<false>(gradient[r], by_rho, by_factor, [&](auto at) DETKD_INLINE { return wild_terms_at(r, at, top, rate); });
       } else if (!past) {
         write<false>(gradient[r], by_rho, by_factor, kept_terms);
       } else if (is_float_vectors(gradient[r])) {
@@ -97,13 +101,23 @@ class RowGroup {
     }
   }
 
-  double deliver(V value) const {
-    return DETKD_ISA::deliver(value, count, p, [&](int r) { return losses[r]; });
-  }
+  void write_losses(V values) const { scatter(values, count, p.loss, losses); }
 
  private:
+  template <typename SumsOf>
+  DETKD_INLINE static Sums sums_over_rows(const SumsOf& sums_of) {
+    V e_t[kWidth], d[kWidth], y[kWidth];
+    for (int r = 0; r < kWidth; ++r) {
+      const Sums row = sums_of(r);
+      e_t[r] = row.e_t;
+      d[r] = row.d;
+      y[r] = row.y;
+    }
+    return {reduce_rows<Sum>(e_t), reduce_rows<Sum>(d), reduce_rows<Sum>(y)};
+  }
+
   Tops top_of(int r) const {
-    return {set(top_student[r]), set(top_teacher[r]), set(top_student[r] - top_teacher[r])};
+    return {set(top_student[r]), set(top_teacher[r]), set(top_student[r] - top_teacher[r]), set(floor[r])};
   }
 
   V top_of(const T* row) const {
@@ -115,14 +129,36 @@ class RowGroup {
     return max(max(tops.parts[0], tops.parts[1]), max(tops.parts[2], tops.parts[3]));
   }
 
-  template <bool kKeep>
-  Sums sums_of(int r, const Rate& rate) const {
+  template <bool kKeep, bool kOneBlock>
+  DETKD_INLINE Sums sums_of(int r, const Rate& rate) const {
     const Tops top = top_of(r);
+    // What fills the last vectors: logits that differ as the maxima do and count nothing. With -inf the row would be wild.
+    const float low_t = floor[r], low_s = low_t + (top_student[r] - top_teacher[r]);
     float* to = kept[r];
     const auto add_to = [&](Sums& sums, auto at) DETKD_INLINE {
-      const auto term = terms(r, at, top, rate);
+      // The next group's row: the processor does not foresee a walk over many short rows.
+      prefetch(student[r] + ahead, at);
+      prefetch(teacher[r] + ahead, at);
+      const auto term = kl_terms(fetch(student[r], at, low_s), fetch(teacher[r], at, low_t), top, rate);
       sums.add(term);
       if constexpr (kKeep) keep(to, at, term);
+    };
+    const auto block = [&](int64_t begin, int64_t end) DETKD_INLINE {
+      Sums block = Sums::zero();
+      for_bundles<2>(begin, end, [&](auto at) DETKD_INLINE { add_to(block, at); });
+      return block;
+    };
+    Sums sums = kOneBlock ? block(0, whole) : sum_blocks(whole, block);
+    if (has_tail()) add_to(sums, Tail{{whole}});
+    return sums;
+  }
+
+  Sums wild_sums_of(int r, const Rate& rate) const {
+    const Tops top = top_of(r);
+    const auto add_to = [&](Sums& sums, auto at) DETKD_INLINE {
+      const auto term = wild_terms_at(r, at, top, rate);
+      sums.add_wild(term);
+      if (kept[r] != nullptr) keep(kept[r], at, term);
     };
     Sums sums = sum_blocks(whole, [&](int64_t begin, int64_t end) DETKD_INLINE {
       Sums block = Sums::zero();
@@ -155,11 +191,8 @@ class RowGroup {
   }
 
   template <typename Where>
-  DETKD_INLINE auto terms(int r, Where at, const Tops& top, const Rate& rate) const {
-    // The next group's row: the processor does not foresee a walk over many short rows.
-    prefetch(student[r] + ahead, at);
-    prefetch(teacher[r] + ahead, at);
-    return kl_terms(fetch(student[r], at), fetch(teacher[r], at), top, rate);
+  DETKD_INLINE auto wild_terms_at(int r, Where at, const Tops& top, const Rate& rate) const {
+    return wild_terms(fetch(student[r], at), fetch(teacher[r], at), top, rate);
   }
 
   struct Tail : At<1> {};  // what is left of a row after its whole vectors
@@ -178,21 +211,27 @@ class RowGroup {
   }
 
   template <int K>
-  DETKD_INLINE Bundle<K> fetch(const T* row, At<K> at) const {
+  DETKD_INLINE Bundle<K> fetch(const T* row, At<K> at, float = kLowest) const {
     Bundle<K> x;
-    for (int k = 0; k < K; ++k) x.parts[k] = load(row + (at.begin + k) * kWidth);
+    for (int k = 0; k + 1 < K; k += 2) load_two(row + (at.begin + k) * kWidth, x.parts + k);
+    if constexpr (K % 2 == 1) x.parts[K - 1] = load(row + (at.begin + K - 1) * kWidth);
     return x;
   }
-  // Lanes past the row hold -inf, which counts nothing.
-  DETKD_INLINE Bundle<1> fetch(const T* row, Tail at) const {
-    return {load(row + at.begin * kWidth, p.classes - at.begin * kWidth, kLowest)};
+  // Lanes past the row hold `fill`. A -inf counts nothing.
+  DETKD_INLINE Bundle<1> fetch(const T* row, Tail at, float fill = kLowest) const {
+    return {load(row + at.begin * kWidth, p.classes - at.begin * kWidth, fill)};
   }
 
   template <bool kStream, int K>
   DETKD_INLINE void put(T* row, At<K> at, const Bundle<K>& x) const {
-    for (int k = 0; k < K; ++k) {
-      T* to = row + (at.begin + k) * kWidth;
-      kStream ? stream(to, x.parts[k]) : store(to, x.parts[k]);
+    T* to = row + at.begin * kWidth;
+    if constexpr (kStream) {
+      for (int k = 0; k < K; ++k) stream(to + k * kWidth, x.parts[k]);
+    } else if constexpr (K == 2) {
+      store_two(to, x.parts);
+    } else {
+      static_assert(K == 1);
+      store(to, x.parts[0]);
     }
   }
   template <bool>
@@ -208,7 +247,7 @@ class RowGroup {
   T* gradient[kWidth];
   float* kept[kWidth];  // e_t and d of each vector of classes
   int64_t losses[kWidth];
-  float weights[kWidth] = {}, top_student[kWidth], top_teacher[kWidth];
+  float weights[kWidth] = {}, top_student[kWidth], top_teacher[kWidth], floor[kWidth];
 };
 
 }  // namespace detkd::DETKD_ISA

@@ -16,9 +16,21 @@
 namespace detkd::DETKD_ISA {
 
 constexpr float kLowest = -std::numeric_limits<float>::infinity();
+// Octaves. Below its maximum a teacher's exponential falls no further than 2^-kDepth, which is lost beside the maximum's 1;
+// of maxima further apart than kApart, s - t would have lost digits that e_s needs.
+constexpr float kDepth = 63, kApart = 64;
 
 struct Tops {  // maxima of the logits, of one position in all lanes or of one in each
-  V student, teacher, difference;
+  V student, teacher, difference, floor;
+
+  static Tops of(V student, V teacher, const Rate& rate) {
+    return {student, teacher, student - teacher, teacher - set(kDepth) * rate.octave};
+  }
+  // Positions that kl_terms is not made for, as far as their maxima tell; also NaN.
+  M are_apart(const Rate& rate) const {
+    const V bound = set(kApart) * rate.octave;
+    return differ(max(bound, abs(difference)), bound);
+  }
 };
 
 template <typename X>
@@ -26,9 +38,21 @@ struct Terms {
   X e_t, d, y;
 };
 
-// NaN or +inf among the logits makes d NaN, from where it spreads to all that is summed.
+// NaN or +inf among the logits, or a student's -inf, makes y NaN or infinite, from where it spreads to its sum: such
+// positions are wild_terms'.
 template <typename X>
 DETKD_INLINE inline Terms<X> kl_terms(const X& s, const X& teacher, const Tops& top, const Rate& rate) {
+  const X t = max(top.floor, teacher);
+  Terms<X> out;
+  out.y = (s - t) - top.difference;
+  out.e_t = exp2_within(t - top.teacher, rate);
+  out.d = times_power_less_one(out.e_t, out.y, rate);
+  return out;
+}
+
+// The same for any logits, from the larger of the two exponentials. NaN or +inf makes d NaN.
+template <typename X>
+DETKD_INLINE inline Terms<X> wild_terms(const X& s, const X& teacher, const Tops& top, const Rate& rate) {
   const X t = max(set(std::numeric_limits<float>::lowest()), teacher);  // -inf - -inf would be NaN
   Terms<X> out;
   out.y = (s - t) - top.difference;
@@ -54,6 +78,15 @@ struct Sums {
   template <int K>
   DETKD_INLINE void add(const Terms<Bundle<K>>& terms) {
     for (int k = 0; k < K; ++k) {
+      e_t = e_t + terms.e_t.parts[k];
+      d = d + terms.d.parts[k];
+      y = fma(terms.e_t.parts[k], terms.y.parts[k], y);
+    }
+  }
+
+  template <int K>
+  DETKD_INLINE void add_wild(const Terms<Bundle<K>>& terms) {
+    for (int k = 0; k < K; ++k) {
       const V of_teacher = terms.e_t.parts[k];
       e_t = e_t + of_teacher;
       d = d + terms.d.parts[k];
@@ -62,14 +95,23 @@ struct Sums {
     }
   }
 
+  // Sums of which a term is not finite: a student's -inf, or NaN or +inf.
+  M are_infinite() const { return unordered(y - y, y - y); }
+
+  static Sums select(M mask, const Sums& yes, const Sums& no) {
+    return {DETKD_ISA::select(mask, yes.e_t, no.e_t), DETKD_ISA::select(mask, yes.d, no.d),
+            DETKD_ISA::select(mask, yes.y, no.y)};
+  }
+
   Sums operator+(const Sums& other) const { return {e_t + other.e_t, d + other.d, y + other.y}; }
 };
+
+constexpr int64_t kBlock = 32;  // terms of a running sum
 
 // The sum over terms [0, end), end > 0, of which block(begin, end) sums some: added in pairs, as a single running sum of
 // thousands that has met the largest would round off what comes after it.
 template <typename Block>
 DETKD_INLINE inline auto sum_blocks(int64_t end, const Block& block) {
-  constexpr int64_t kBlock = 32;
   decltype(block(0, end)) waiting[48];  // sums of 2^k blocks each, k falling
   int count = 0;
   for (int64_t begin = 0;; begin += kBlock) {

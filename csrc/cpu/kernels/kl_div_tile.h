@@ -25,15 +25,14 @@ class ColumnTile {
         kept(scratch(2 * p.classes * (kWidth + positions))),
         staged(reinterpret_cast<T*>(kept + 2 * p.classes * kWidth)) {}
 
-  // `count` positions of one run; returns the sum of their values.
-  double work(const Offsets& at, int64_t count) {
+  // `count` positions of one run; adds their values to `total`.
+  void work(const Offsets& at, int64_t count, Wide& total) {
     const T* student = static_cast<const T*>(p.student) + at.student;
     const T* teacher = static_cast<const T*>(p.teacher) + at.teacher;
     count == kGroups * kWidth ? stage<true>(student, teacher, count) : stage<false>(student, teacher, count);
-    double total = 0;
     for (int g = 0; g * kWidth < count; ++g) {
       T* first = staged + g * kWidth;
-      ColumnGroup<T> group{.p = p,
+      StagedColumns<T> group{.p = p,
                            .student = first,
                            .teacher = first + positions,
                            .gradient = first,
@@ -41,12 +40,11 @@ class ColumnTile {
                            .teacher_stride = 2 * positions,
                            .gradient_stride = 2 * positions,
                            .kept = kept,
-                           .top = {top_s[g], top_t[g], top_s[g] - top_t[g]}};
+                           .top = Tops::of(top_s[g], top_t[g], rate_of(p))};
       group.place(at, g * kWidth, count);
-      total += kl_div_group(group, p);
+      kl_div_group(group, p, total);
     }
     if (p.gradient != nullptr) write_out(static_cast<T*>(p.gradient) + at.gradient, count);
-    return total;
   }
 
  private:

@@ -20,6 +20,13 @@ inline double lane_sum(V x) {
   return sum;
 }
 
+inline double lane_sum(const Wide& x) {
+  double lanes[kWidth], sum = 0;
+  x.store(lanes);
+  for (const double lane : lanes) sum += lane;
+  return sum;
+}
+
 // Calls body(begin, n) for the vectors of [begin, end), n lanes each.
 template <typename Body>
 inline void for_vectors(int64_t begin, int64_t end, const Body& body) {
@@ -35,6 +42,18 @@ inline V load_part(const T* at, int64_t n, float fill) {
 template <typename T>
 inline void store_part(T* at, V x, int64_t n) {
   n == kWidth ? store(at, x) : store(at, x, n);
+}
+
+// Two vectors, in whatever order is cheapest for their type: as store_two will write them.
+template <typename T>
+inline void load_two(const T* at, V* x) {
+  x[0] = load(at);
+  x[1] = load(at + kWidth);
+}
+template <typename T>
+inline void store_two(T* at, const V* x) {
+  store(at, x[0]);
+  store(at + kWidth, x[1]);
 }
 
 // Whether to write a gradient of so many values past the caches: where it is larger than they are and begins with a whole

@@ -60,12 +60,14 @@ inline V widen(__m128i x, const BFloat16*) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(x), 16));
 }
 inline __m128i narrow(V x, const Half*) { return _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
-// To nearest, ties away from zero. A NaN that arithmetic has made or passed on stays one when it is cut off.
-inline __m128i narrow(V x, const BFloat16*) {
+// To nearest, ties away from zero, in the upper half of each lane. A NaN that arithmetic has made or passed on stays one
+// when it is cut off.
+inline __m256i rounded(V x) {
   const __m256i numbers = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_ORD_Q));
-  const __m256i half = _mm256_and_si256(numbers, _mm256_set1_epi32(0x8000));
-  const __m256i rounded = _mm256_add_epi32(_mm256_castps_si256(x), half);
-  const __m256i packed = _mm256_packus_epi32(_mm256_srli_epi32(rounded, 16), _mm256_setzero_si256());
+  return _mm256_add_epi32(_mm256_castps_si256(x), _mm256_and_si256(numbers, _mm256_set1_epi32(0x8000)));
+}
+inline __m128i narrow(V x, const BFloat16*) {
+  const __m256i packed = _mm256_packus_epi32(_mm256_srli_epi32(rounded(x), 16), _mm256_setzero_si256());
   return _mm256_castsi256_si128(_mm256_permute4x64_epi64(packed, 0x08));
 }
 
@@ -95,6 +97,17 @@ inline void store(T* at, V x, int64_t n) {
   store(held, x);
   std::memcpy(at, held, n * sizeof(T));
 }
+// Two vectors of neighbours, the even ones in the first and the odd ones in the second: each is half of a 32-bit lane.
+inline void load_two(const BFloat16* at, V* x) {
+  const __m256i both = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at));
+  x[0] = _mm256_castsi256_ps(_mm256_slli_epi32(both, 16));
+  x[1] = _mm256_castsi256_ps(_mm256_and_si256(both, _mm256_set1_epi32(-0x10000)));
+}
+inline void store_two(BFloat16* at, const V* x) {
+  const __m256i even = _mm256_srli_epi32(rounded(x[0]), 16);
+  const __m256i odd = _mm256_and_si256(rounded(x[1]), _mm256_set1_epi32(-0x10000));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(at), _mm256_or_si256(even, odd));
+}
 // Past the caches: for results that are larger than they are. `at` is aligned to a whole vector.
 inline void stream(float* at, V x) { _mm256_stream_ps(at, x); }
 template <typename T>
@@ -116,23 +129,34 @@ inline V reduce_rows(const V* rows) {
   return Op::apply(_mm256_shuffle_ps(low, high, 0x88), _mm256_shuffle_ps(low, high, 0xdd));
 }
 
-// rows[r][c] becomes rows[c][r].
-inline void transpose(V* rows) {
-  V a[kWidth], b[kWidth];
-  for (int i = 0; i < kWidth; i += 2) {  // pairs of values
-    a[i] = _mm256_unpacklo_ps(rows[i], rows[i + 1]);
-    a[i + 1] = _mm256_unpackhi_ps(rows[i], rows[i + 1]);
-  }
-  for (int i = 0; i < kWidth; i += 4) {  // 4 x 4 in each 128-bit lane
-    for (int j = 0; j < 2; ++j) {
-      b[i + 2 * j] = _mm256_shuffle_ps(a[i + j], a[i + j + 2], 0x44);
-      b[i + 2 * j + 1] = _mm256_shuffle_ps(a[i + j], a[i + j + 2], 0xee);
-    }
-  }
-  for (int i = 0; i < 4; ++i) {  // the lanes themselves
-    rows[i] = _mm256_permute2f128_ps(b[i], b[i + 4], 0x20);
-    rows[i + 4] = _mm256_permute2f128_ps(b[i], b[i + 4], 0x31);
-  }
+// Four neighbours from `at` on and four from at + stride on.
+inline V load_blocks(const float* at, int64_t stride) {
+  return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(at)), _mm_loadu_ps(at + stride), 1);
+}
+template <typename T>
+inline V load_blocks(const T* at, int64_t stride) {
+  const __m128i low = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(at));
+  return widen(_mm_castps_si128(_mm_loadh_pi(_mm_castsi128_ps(low), reinterpret_cast<const __m64*>(at + stride))), at);
+}
+inline void store_blocks(float* at, int64_t stride, V x) {
+  _mm_storeu_ps(at, _mm256_castps256_ps128(x));
+  _mm_storeu_ps(at + stride, _mm256_extractf128_ps(x, 1));
+}
+template <typename T>
+inline void store_blocks(T* at, int64_t stride, V x) {
+  const __m128 both = _mm_castsi128_ps(narrow(x, at));
+  _mm_storel_pi(reinterpret_cast<__m64*>(at), both);
+  _mm_storeh_pi(reinterpret_cast<__m64*>(at + stride), both);
+}
+
+// In each block of four lanes, rows[r][c] becomes rows[c][r], r and c up to 4.
+inline void transpose_blocks(V* rows) {
+  const V low = _mm256_unpacklo_ps(rows[0], rows[1]), high = _mm256_unpackhi_ps(rows[0], rows[1]);
+  const V next_low = _mm256_unpacklo_ps(rows[2], rows[3]), next_high = _mm256_unpackhi_ps(rows[2], rows[3]);
+  rows[0] = _mm256_shuffle_ps(low, next_low, 0x44);
+  rows[1] = _mm256_shuffle_ps(low, next_low, 0xee);
+  rows[2] = _mm256_shuffle_ps(high, next_high, 0x44);
+  rows[3] = _mm256_shuffle_ps(high, next_high, 0xee);
 }
 
 inline float total_of(V a) {

@@ -58,13 +58,14 @@ inline V widen(__m256i x, const BFloat16*) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16));
 }
 inline __m256i narrow(V x, const Half*) { return _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
-// To nearest, ties away from zero. A NaN that arithmetic has made or passed on stays one when it is cut off.
-inline __m256i narrow(V x, const BFloat16*) {
+// To nearest, ties away from zero, in the upper half of each lane. A NaN that arithmetic has made or passed on stays one
+// when it is cut off.
+inline __m512i rounded(V x) {
   const __m512i bits = _mm512_castps_si512(x);
   const __mmask16 numbers = _mm512_cmp_ps_mask(x, x, _CMP_ORD_Q);
-  const __m512i rounded = _mm512_mask_add_epi32(bits, numbers, bits, _mm512_set1_epi32(0x8000));
-  return _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded, 16));
+  return _mm512_mask_add_epi32(bits, numbers, bits, _mm512_set1_epi32(0x8000));
 }
+inline __m256i narrow(V x, const BFloat16*) { return _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded(x), 16)); }
 
 inline V load(const float* at) { return _mm512_loadu_ps(at); }
 template <typename T>
@@ -85,6 +86,17 @@ inline void store(T* at, V x) {
 template <typename T>
 inline void store(T* at, V x, int64_t n) {
   _mm256_mask_storeu_epi16(at, first(n), narrow(x, at));
+}
+// Two vectors of neighbours, the even ones in the first and the odd ones in the second: each is half of a 32-bit lane.
+inline void load_two(const BFloat16* at, V* x) {
+  const __m512i both = _mm512_loadu_si512(at);
+  x[0] = _mm512_castsi512_ps(_mm512_slli_epi32(both, 16));
+  x[1] = _mm512_castsi512_ps(_mm512_and_si512(both, _mm512_set1_epi32(-0x10000)));
+}
+inline void store_two(BFloat16* at, const V* x) {
+  constexpr int kAndOr = 0xea;  // (a & b) | c
+  const __m512i even = _mm512_srli_epi32(rounded(x[0]), 16), odd = rounded(x[1]);
+  _mm512_storeu_si512(at, _mm512_ternarylogic_epi32(odd, _mm512_set1_epi32(-0x10000), even, kAndOr));
 }
 // Past the caches: for results that are larger than they are. `at` is aligned to a whole vector.
 inline void stream(float* at, V x) { _mm512_stream_ps(at, x); }
@@ -116,29 +128,49 @@ inline V reduce_rows(const V* rows) {
   return pairs<Op>(pairs<Op>(lanes[0], lanes[1]), pairs<Op>(lanes[2], lanes[3]));
 }
 
-// rows[r][c] becomes rows[c][r].
-inline void transpose(V* rows) {
-  V a[kWidth], b[kWidth];
-  for (int i = 0; i < kWidth; i += 2) {  // pairs of values
-    a[i] = _mm512_unpacklo_ps(rows[i], rows[i + 1]);
-    a[i + 1] = _mm512_unpackhi_ps(rows[i], rows[i + 1]);
-  }
-  for (int i = 0; i < kWidth; i += 4) {  // 4 x 4 in each 128-bit lane
-    for (int j = 0; j < 2; ++j) {
-      const __m512d low = _mm512_castps_pd(a[i + j]), high = _mm512_castps_pd(a[i + j + 2]);
-      b[i + 2 * j] = _mm512_castpd_ps(_mm512_unpacklo_pd(low, high));
-      b[i + 2 * j + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(low, high));
-    }
-  }
-  for (int i = 0; i < 4; ++i) {  // the lanes themselves
-    const V even_low = _mm512_shuffle_f32x4(b[i], b[i + 4], 0x88), odd_low = _mm512_shuffle_f32x4(b[i], b[i + 4], 0xdd);
-    const V even_high = _mm512_shuffle_f32x4(b[i + 8], b[i + 12], 0x88);
-    const V odd_high = _mm512_shuffle_f32x4(b[i + 8], b[i + 12], 0xdd);
-    rows[i] = _mm512_shuffle_f32x4(even_low, even_high, 0x88);
-    rows[i + 8] = _mm512_shuffle_f32x4(even_low, even_high, 0xdd);
-    rows[i + 4] = _mm512_shuffle_f32x4(odd_low, odd_high, 0x88);
-    rows[i + 12] = _mm512_shuffle_f32x4(odd_low, odd_high, 0xdd);
-  }
+// Four neighbours from `at` on, four from at + stride on, and so on.
+inline V load_blocks(const float* at, int64_t stride) {
+  V x = _mm512_castps128_ps512(_mm_loadu_ps(at));
+  x = _mm512_insertf32x4(x, _mm_loadu_ps(at + stride), 1);
+  x = _mm512_insertf32x4(x, _mm_loadu_ps(at + 2 * stride), 2);
+  return _mm512_insertf32x4(x, _mm_loadu_ps(at + 3 * stride), 3);
+}
+template <typename T>
+inline V load_blocks(const T* at, int64_t stride) {
+  const auto two = [stride](const T* from) {
+    const __m128i low = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(from));
+    return _mm_loadh_pi(_mm_castsi128_ps(low), reinterpret_cast<const __m64*>(from + stride));
+  };
+  const __m256 all = _mm256_insertf128_ps(_mm256_castps128_ps256(two(at)), two(at + 2 * stride), 1);
+  return widen(_mm256_castps_si256(all), at);
+}
+inline void store_blocks(float* at, int64_t stride, V x) {
+  _mm_storeu_ps(at, _mm512_castps512_ps128(x));
+  _mm_storeu_ps(at + stride, _mm512_extractf32x4_ps(x, 1));
+  _mm_storeu_ps(at + 2 * stride, _mm512_extractf32x4_ps(x, 2));
+  _mm_storeu_ps(at + 3 * stride, _mm512_extractf32x4_ps(x, 3));
+}
+template <typename T>
+inline void store_blocks(T* at, int64_t stride, V x) {
+  const auto two = [stride](T* to, __m128 y) {
+    _mm_storel_pi(reinterpret_cast<__m64*>(to), y);
+    _mm_storeh_pi(reinterpret_cast<__m64*>(to + stride), y);
+  };
+  const __m256 all = _mm256_castsi256_ps(narrow(x, at));
+  two(at, _mm256_castps256_ps128(all));
+  two(at + 2 * stride, _mm256_extractf128_ps(all, 1));
+}
+
+// In each block of four lanes, rows[r][c] becomes rows[c][r], r and c up to 4.
+inline void transpose_blocks(V* rows) {
+  const __m512d low = _mm512_castps_pd(_mm512_unpacklo_ps(rows[0], rows[1]));
+  const __m512d high = _mm512_castps_pd(_mm512_unpackhi_ps(rows[0], rows[1]));
+  const __m512d next_low = _mm512_castps_pd(_mm512_unpacklo_ps(rows[2], rows[3]));
+  const __m512d next_high = _mm512_castps_pd(_mm512_unpackhi_ps(rows[2], rows[3]));
+  rows[0] = _mm512_castpd_ps(_mm512_unpacklo_pd(low, next_low));
+  rows[1] = _mm512_castpd_ps(_mm512_unpackhi_pd(low, next_low));
+  rows[2] = _mm512_castpd_ps(_mm512_unpacklo_pd(high, next_high));
+  rows[3] = _mm512_castpd_ps(_mm512_unpackhi_pd(high, next_high));
 }
 
 inline float total_of(V a) { return _mm512_reduce_add_ps(a); }

@@ -143,8 +143,18 @@ inline V reduce_rows(const V* rows) {
   return Op::apply(Op::apply(columns[0], columns[1]), Op::apply(columns[2], columns[3]));
 }
 
+// The block of four neighbours that other instruction sets have several of.
+template <typename T>
+inline V load_blocks(const T* at, int64_t) {
+  return load(at);
+}
+template <typename T>
+inline void store_blocks(T* at, int64_t, V x) {
+  store(at, x);
+}
+
 // rows[r][c] becomes rows[c][r].
-inline void transpose(V* rows) {
+inline void transpose_blocks(V* rows) {
   for (int r = 0; r < kWidth; ++r) {
     for (int c = r + 1; c < kWidth; ++c) {
       const float kept = rows[r][c];
