@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 JOBS   ?= 2
 # Each of the processes that share the tests computes on one core; a file's tests stay together, with what they train once.
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadfile
-SOURCES := setup.py pyproject.toml $(wildcard csrc/*.cpp csrc/*/*)
+SOURCES := setup.py pyproject.toml $(wildcard csrc/*.cpp csrc/*/* csrc/*/*/*)
 
 .PHONY: demo test test-slow sanitize lint docs build
 .DELETE_ON_ERROR:
