@@ -79,11 +79,7 @@ class BinaryKlRun {
   template <int kBeta, bool kEntropy>
   double sum(int64_t begin, int64_t end) const {
     V total = set(0.0f);
-    int64_t i = begin;
-    if (weight == nullptr && p.reduced) {  // nothing beside the logits says which is which
-      for (; i + 2 * kWidth <= end; i += 2 * kWidth) total = total + two_steps<kBeta, kEntropy>(i);
-    }
-    for_vectors(i, end, [&](int64_t at, int64_t n) { total = total + step<kBeta, kEntropy>(at, n); });
+    for_vectors(begin, end, [&](int64_t i, int64_t n) { total = total + step<kBeta, kEntropy>(i, n); });
     return lane_sum(total);
   }
 
@@ -91,35 +87,18 @@ class BinaryKlRun {
   template <int kBeta, bool kEntropy>
   V step(int64_t i, int64_t n) const {
     const V s = load_part(student + i, n, 0.0f), t = load_part(teacher + i, n, 0.0f);
-    const Modulated m = weighted<kBeta, kEntropy>(s, t, weights(i, n));
-    if (gradient != nullptr) store_part(gradient + i, m.slope, n);
-    if (!p.reduced) deliver(m.value, i, n);
-    return m.value;
-  }
-
-  // Two vectors of logits that all count alike, in the order that is cheapest for their type.
-  template <int kBeta, bool kEntropy>
-  V two_steps(int64_t i) const {
-    const V one = set(1.0f);
-    V s[2], t[2];
-    load_two(student + i, s);
-    load_two(teacher + i, t);
-    const Modulated m[] = {weighted<kBeta, kEntropy>(s[0], t[0], one), weighted<kBeta, kEntropy>(s[1], t[1], one)};
-    const V slopes[] = {m[0].slope, m[1].slope};
-    if (gradient != nullptr) store_two(gradient + i, slopes);
-    return m[0].value + m[1].value;
-  }
-
-  // A logit's value and slope as they are delivered; where the weight is 0 both are, whatever the logits.
-  template <int kBeta, bool kEntropy>
-  Modulated weighted(V s, V t, V w) const {
-    const V temperature = set(p.temperature), zero = set(0.0f);
+    const V w = weights(i, n), temperature = set(p.temperature), zero = set(0.0f);
     const Rate rate(1.44269504f / p.temperature);
     const Modulated m = modulate<kBeta>(bernoulli<kEntropy>(s, t, set(1.0f / p.temperature), rate), set(p.beta));
     const M nan = unordered(s, t), counts = differ(w, zero);
     const auto held = [&](V x) { return select(counts, select(nan, set(std::numeric_limits<float>::quiet_NaN()), x), zero); };
-    const V slope = with_sign_of(m.slope, s - t) * (set(p.temperature * p.gradient_scale) * w);
-    return {held(m.value * (temperature * temperature * w)), held(slope)};
+    const V value = held(m.value * (temperature * temperature * w));
+    if (gradient != nullptr) {
+      const V slope = held(with_sign_of(m.slope, s - t) * (set(p.temperature * p.gradient_scale) * w));
+      store_part(gradient + i, slope, n);
+    }
+    if (!p.reduced) deliver(value, i, n);
+    return value;
   }
 
   V weights(int64_t i, int64_t n) const {
