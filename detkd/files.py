@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from detkd.errors import ConfigError, DetkdError, StorageError, one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 
 _REMAINS = re.compile(r"\..+-[a-z0-9_]{8}(\.\w+)?")  # names of mkstemp
@@ -54,16 +54,18 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def remove_remains(folder: Path) -> None:
     """Remove what killed processes have left half-written below a folder in which none is at work."""
-    for path in folder.rglob(".*"):
-        if _REMAINS.fullmatch(path.name) and path.is_file():
-            path.unlink(missing_ok=True)
+    _remove_remains(folder.rglob(".*"))
 
 
 def remove_remains_of(path: Path) -> None:
     """Remove what killed processes have left half-written of a file that none is writing."""
-    for other in path.parent.glob(f".{path.stem}-*{path.suffix}"):
-        if _REMAINS.fullmatch(other.name):
-            other.unlink(missing_ok=True)
+    _remove_remains(path.parent.glob(f".{path.stem}-*{path.suffix}"))
+
+
+def _remove_remains(found: Iterable[Path]) -> None:
+    for path in found:
+        if _REMAINS.fullmatch(path.name) and path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def _is_of_the_disk(error: Exception) -> bool:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 Reduction = Literal["none", "sum", "mean", "batchmean"]
 Backend = Literal["auto", "fused", "reference"]
+Mode = Literal["fit", "tiles"]  # whether a U-Net is shown whole pictures that are scaled, or pieces of them
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ Examples:
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from detkd import __version__
 from detkd.cli import Parser
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from detkd.data.pixel_augment import Mode
     from detkd.evaluation.instances import InstanceSettings
 
 SMALLEST = 32  # pixels: the stride of a YOLO's coarsest level
@@ -133,7 +132,7 @@ def _evaluate_segmenter(arguments: argparse.Namespace) -> dict[str, Any]:
     check_segmentation(dataset, (arguments.split, *(() if settings is not None else ("val",))))
     model = load_model(arguments.weights, arguments.imgsz)
     assert model.architecture is not None, "load_model reads it"
-    imgsz, mode = model.architecture.imgsz, cast("Mode", arguments.pictures or model.architecture.pictures)
+    imgsz, mode = model.architecture.imgsz, arguments.pictures or model.architecture.pictures
     if imgsz % model.stride:
         raise ConfigError(f"--imgsz: expected a multiple of {model.stride} pixels, but got {imgsz}.")
     if settings is None:

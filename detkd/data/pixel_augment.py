@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from detkd.data.masks import PixelLabels
-
-Mode = Literal["fit", "tiles"]
+    from detkd.types import Mode
 
 
 class AugmentedPixels(NamedTuple):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -62,7 +63,7 @@ class Sentences:
     def __iter__(self) -> Iterator[Sentence]:
         return map(Sentence, self.ids, self.labels.tolist())
 
-    @property
+    @cached_property
     def lengths(self) -> npt.NDArray[np.int64]:
         """Tokens of each sentence, [N]."""
         return np.array([len(ids) for ids in self.ids], np.int64)

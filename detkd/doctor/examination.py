@@ -25,6 +25,7 @@ from detkd.engines.run import build_models, check_settings
 from detkd.engines.tasks import task_of
 from detkd.errors import AdapterError, CacheError, ConfigError, DataError, WeightsError
 from detkd.memory import available_memory, peak_memory
+from detkd.model_config import BUILT
 from detkd.report.records import read_results
 from detkd.report.reporter import SilentReporter, reporting
 
@@ -130,7 +131,7 @@ def _examine_record(config: RunConfig, folder: Path) -> list[Finding]:
 
 def _finished(config: RunConfig, folder: Path) -> RunConfig:
     """A run that starts where a finished one ended."""
-    own = dict.fromkeys(("model", "width", "depth", "boundary"))  # the checkpoint says them
+    own = dict.fromkeys(("model", *BUILT))  # the checkpoint says them
     student = config.student.model_copy(update={**own, "weights": folder / FAMILIES[config.family].checkpoint})
     distill = config.distill.model_copy(update={"inherit": False}) if config.distill is not None else None
     return config.model_copy(update={"student": student, "distill": distill})

@@ -44,9 +44,15 @@ def find_baseline(folder: Path) -> Path | None:
     Args:
         folder: Of the distilled run.
     """
+    try:
+        config, images = _kept(folder), _images(folder)
+    except (ConfigError, DataError):  # of an earlier version, or broken
+        return None
+    if config.distill is None:
+        return None
     for other in sorted(path.parent for path in folder.resolve().parent.glob(f"*/{RESULTS}")):
         try:
-            if _no_baseline(folder, other) is None:
+            if _no_baseline(config, images, other) is None:
                 read_curves(other), read_index(other)  # what a report shows of it, too
                 return other
         except (ConfigError, DataError):  # a run of an earlier version, or a broken one, is none to compare with
@@ -68,7 +74,9 @@ def check_baseline(folder: Path, other: Path) -> Path:
         ConfigError: If the runs differ, or have kept no configuration.
         DataError: If either is not finished, or its results are broken.
     """
-    reason = _no_baseline(folder, other)
+    config = _kept(folder)
+    distilled = config.distill is not None
+    reason = _no_baseline(config, _images(folder), other) if distilled else f"{folder} is not distilled itself"
     if reason is not None:
         raise ConfigError(
             f"baseline: expected a run that differs from {folder} by distill=null alone, but {reason}. Train one, "
@@ -77,17 +85,21 @@ def check_baseline(folder: Path, other: Path) -> Path:
     return other
 
 
-def _no_baseline(folder: Path, other: Path) -> str | None:
-    """Why a run is not the one to compare another with; None where it is."""
-    config, alone = _kept(folder), _kept(other)
-    if config.distill is None:
-        return f"{folder} is not distilled itself"
+def _no_baseline(config: RunConfig, images: Mapping[str, int], other: Path) -> str | None:
+    """Why a run is not the one to compare another with, of a configuration and so many images; None where it is."""
+    alone = _kept(other)
     incidental = {key: getattr(alone, key) for key in INCIDENTAL}
     changes = _changes(alone, config.model_copy(update={"distill": None, **incidental}))
     if changes is not None:
         return f"in {other / CONFIG} {changes}"
-    images, others = (read_results(run)["data"]["images"] for run in (folder, other))
+    others = _images(other)
     return None if images == others else f"its pictures were {others} and not {images}"
+
+
+def _images(folder: Path) -> dict[str, int]:
+    """How many images each split of a finished run had."""
+    images: dict[str, int] = read_results(folder)["data"]["images"]
+    return images
 
 
 def _kept(folder: Path) -> RunConfig:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from detkd.data.pixel_augment import Mode
+    from detkd.types import Mode
 
     Pixels = npt.NDArray[np.uint8]
 

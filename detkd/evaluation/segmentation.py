@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from torch import nn
 
-    from detkd.data.pixel_augment import Mode
     from detkd.data.segmentation import SegmentationDataset
     from detkd.data.segmented import SegmentedImage
+    from detkd.types import Mode
 
 THRESHOLDS = (0.4, 0.5, 0.6)
 BOUNDARY_THRESHOLDS = (0.1, 0.2, 0.3, 0.5, 0.7)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from detkd.model_config import ModelConfig
+    from detkd.types import Mode
     from detkd.weights import FillReport
 
 PLAIN = "unet"
@@ -84,7 +85,7 @@ def construct(architecture: UNetArchitecture, role: str = "student") -> Segmente
     )
 
 
-def save_model(model: nn.Module, path: Path, *, pictures: str | None = None) -> None:
+def save_model(model: nn.Module, path: Path, *, pictures: Mode | None = None) -> None:
     """Write a U-Net of :func:`build_model` as safetensors: its tensors alone, and in the header what it was built as.
 
     ``load_state_dict(safetensors.torch.load_file(path))`` reads it into the same ``Unet`` of segmentation-models-pytorch,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from typing import get_args
 
 from detkd.models.architecture import LARGEST, WIDEST
-
-MODES = ("fit", "tiles")  # how pictures are shown
+from detkd.types import Mode
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class UNetArchitecture:
     imgsz: int
     boundary: bool = True
     width: float = 1.0
-    pictures: str = "fit"
+    pictures: Mode = "fit"
 
     @property
     def channels(self) -> int:
@@ -60,10 +60,10 @@ class UNetArchitecture:
             or type(read.boundary) is not bool
             or type(read.width) not in {int, float}
             or not 0 < read.width <= WIDEST
-            or read.pictures not in MODES
+            or read.pictures not in get_args(Mode)
         ):
             raise TypeError(
-                f"expected names, a size up to {LARGEST}, a width up to {WIDEST} and pictures out of {list(MODES)}, "
+                f"expected names, a size up to {LARGEST}, a width up to {WIDEST} and pictures of {get_args(Mode)}, "
                 f"got {text[:200]!r}"
             )
         return read

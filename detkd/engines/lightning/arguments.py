@@ -107,18 +107,18 @@ def trainer_arguments(config: RunConfig) -> dict[str, Any]:
 
 def _not_sharded(config: RunConfig) -> list[str]:
     """What a student that is sharded cannot have."""
-    faults, distill = [], config.distill
-    if distill is not None and distill.balance == "meta":
+    faults, teachers = [], config.distill.all_teachers if config.distill is not None else ()
+    if config.distill is not None and config.distill.balance == "meta":
         faults.append(
             "distill.balance: expected another than meta with trainer.strategy=fsdp, where no process has the gradient of "
             "all parameters that it compares; take gradient_ratio, or trainer.strategy=ddp."
         )
-    if distill is not None and any(spec.ema is not None for spec in distill.all_teachers):
+    if any(spec.ema is not None for spec in teachers):
         faults.append(
             "distill.teacher.ema: expected none with trainer.strategy=fsdp: the average would have to be put together in "
             "each step; take trainer.strategy=ddp."
         )
-    if distill is not None and any(spec.compile for spec in distill.all_teachers):
+    if any(spec.compile for spec in teachers):
         faults.append(
             "distill.teacher.compile: expected false with trainer.strategy=fsdp, which puts a teacher together while it "
             "runs; take trainer.strategy=ddp."
