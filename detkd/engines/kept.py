@@ -75,8 +75,12 @@ def check_baseline(folder: Path, other: Path) -> Path:
         DataError: If either is not finished, or its results are broken.
     """
     config = _kept(folder)
-    distilled = config.distill is not None
-    reason = _no_baseline(config, _images(folder), other) if distilled else f"{folder} is not distilled itself"
+    if config.distill is None:
+        raise ConfigError(
+            f"baseline: expected a distilled run to compare another with, but {folder} is not distilled itself. "
+            "Ask for the report of the distilled one, or use detkd compare."
+        )
+    reason = _no_baseline(config, _images(folder), other)
     if reason is not None:
         raise ConfigError(
             f"baseline: expected a run that differs from {folder} by distill=null alone, but {reason}. Train one, "

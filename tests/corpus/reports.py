@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from tests.corpus.case import Case, Change, cut, folder_instead, write
 from tests.report.html.folders import write_comparison, write_run
 
@@ -42,9 +44,16 @@ def changed(name: str, change: Callable[[Tree], Any]) -> Change:
 
 
 def configured(here: Path) -> None:
-    """A configuration that is one, and another run whose is none."""
-    shutil.copy(here / "run.yaml", here / "found" / "config.yaml")
+    """A distilled run's configuration that is one, and another run whose is none."""
+    tree = yaml.safe_load((here / "run.yaml").read_text())
+    tree["distill"] = {"teacher": {"weights": "teacher.pt"}, "terms": {"pkd": {}}}
+    (here / "found" / "config.yaml").write_text(yaml.safe_dump(tree))
     write_run(here / "alone", taught=False)
+
+
+def untaught(here: Path) -> None:
+    """The configuration of a run that is not distilled."""
+    shutil.copy(here / "run.yaml", here / "found" / "config.yaml")
 
 
 RESULTS, CURVES, TABLE, INDEX = "results.json", "curves.json", "comparison.json", "pictures/index.json"
@@ -83,6 +92,7 @@ CASES = [
     compared("a run's curves cut off", f"{FOUND}alone-0/{CURVES}", cut(f"found/alone-0/{CURVES}")),
     told("a baseline that is nowhere", "HERE/nowhere/config.yaml", configured, "--baseline", "HERE/nowhere"),
     told("a baseline of no known keys", "HERE/alone/config.yaml: data: required", configured, "--baseline", "HERE/alone"),
+    told("a run that is alone itself", "not distilled itself", untaught, "--baseline", "HERE/found"),
     told("a run of no known keys", f"{FOUND}config.yaml: data: required", lambda _: None, "--baseline", "HERE/found"),
     compared("a baseline of a comparison", "HERE/found/config.yaml", lambda _: None, "--baseline", "HERE/found/alone-0"),
     told("results that are a folder", "neither", folder_instead(f"found/{RESULTS}")),

@@ -8,6 +8,8 @@
 //   |b - a| = (signs differ ? 1 - e_x e_z : |e_x - e_z|) / ((1 + e_x) (1 + e_z))
 #pragma once
 
+#include <type_traits>
+
 #include "exponentials.h"
 #include "vectors.h"
 
@@ -20,25 +22,25 @@ struct Bernoulli {
 // 0 * infinity counts 0: a probability of 0 times its logarithm.
 inline V add_product(V sum, V factor, V by) { return fma_where(differ(factor, set(0.0f)), factor, by, sum); }
 
-template <bool kEntropy>
+template <bool kBrief, bool kEntropy>
 inline Bernoulli bernoulli(V s, V t, V per_temperature, const Rate& rate) {
   const V one = set(1.0f), zero = set(0.0f), x = s * per_temperature, z = t * per_temperature;
   const V ax = abs(x);
   const V beyond = abs(s) - abs(t), farther = beyond * per_temperature;  // |x| - |z|: exact where they are close
   const M opposite = less(x * z, zero), x_nearer = less(abs(s), abs(t));
   // Two infinite logits, whose difference is NaN, have e_x = e_z = 0 whatever the ratio.
-  const Power<V> near = power_of_two(max(negative_abs(s), negative_abs(t)), rate);
-  const Power<V> ratio = power_of_two(max(negative_abs(beyond), rate.lowest), rate);
+  const Power<V> near = power_of_two<kBrief>(max(negative_abs(s), negative_abs(t)), rate);
+  const Power<V> ratio = power_of_two<kBrief>(max(negative_abs(beyond), rate.lowest), rate);
   const V large = near.power, small = large * ratio.power, difference = large * ratio.complement;
   const V e_x = select(x_nearer, large, small), e_z = select(x_nearer, small, large);
   const V both = one / ((one + e_x) * (one + e_z));
   const V per_z = both * (one + e_x), per_x = both * (one + e_z), small_z = e_z * per_z;
   Bernoulli out;
   if constexpr (kEntropy) {
-    out.divergence = add_product(log1p(e_x), select(opposite, per_z, small_z), ax);
+    out.divergence = add_product(log1p<kBrief>(e_x), select(opposite, per_z, small_z), ax);
   } else {
     const V apart = select(opposite, (one - e_z) * per_z, zero);
-    const V log = log1p(select(x_nearer, difference, negative(difference)) * per_z);
+    const V log = log1p<kBrief>(select(x_nearer, difference, negative(difference)) * per_z);
     out.divergence = max(add_product(add_product(log, small_z, farther), apart, ax), zero);
   }
   const V across = fma(large * large, ratio.complement, near.complement * (one + large));  // 1 - e_x e_z
@@ -89,13 +91,13 @@ class BinaryKlRun {
     const V s = load_part(student + i, n, 0.0f), t = load_part(teacher + i, n, 0.0f);
     const V w = weights(i, n), temperature = set(p.temperature), zero = set(0.0f);
     const Rate rate(1.44269504f / p.temperature);
-    const Modulated m = modulate<kBeta>(bernoulli<kEntropy>(s, t, set(1.0f / p.temperature), rate), set(p.beta));
-    const M nan = unordered(s, t), counts = differ(w, zero);
-    const auto held = [&](V x) { return select(counts, select(nan, set(std::numeric_limits<float>::quiet_NaN()), x), zero); };
-    const V value = held(m.value * (temperature * temperature * w));
+    const Modulated m = modulate<kBeta>(bernoulli<kBrief, kEntropy>(s, t, set(1.0f / p.temperature), rate), set(p.beta));
+    const M counts = differ(w, zero);
+    const V known = select(unordered(s, t), set(std::numeric_limits<float>::quiet_NaN()), w);
+    const V value = select(counts, m.value * (temperature * temperature * known), zero);
     if (gradient != nullptr) {
-      const V slope = held(with_sign_of(m.slope, s - t) * (set(p.temperature * p.gradient_scale) * w));
-      store_part(gradient + i, slope, n);
+      const V slope = with_sign_of(m.slope, s - t) * (set(p.temperature * p.gradient_scale) * known);
+      store_part(gradient + i, select(counts, slope, zero), n);
     }
     if (!p.reduced) deliver(value, i, n);
     return value;
@@ -115,6 +117,7 @@ class BinaryKlRun {
     for (int64_t k = 0; k < n; ++k) loss[(i + k) * p.loss_inner] = values[k];
   }
 
+  static constexpr bool kBrief = std::is_same_v<T, BFloat16>;  // whose logits have 8 bits
   static constexpr float kOnes[16] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
 
   const BinaryKlProblem& p;

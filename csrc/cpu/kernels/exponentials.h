@@ -1,5 +1,6 @@
-// Exponentials and logarithms on vectors, in namespace detkd::DETKD_ISA. Relative errors are below 5e-7.
-// The polynomials are minimax fits in relative error.
+// Exponentials and logarithms on vectors, in namespace detkd::DETKD_ISA. Relative errors are below 5e-7, or where kBrief is
+// given 3e-5: enough for bfloat16, whose rounding is 100 times that. The polynomials are minimax fits in relative error; brief
+// ones are exact in first order, so that what cancels there does not leave their error.
 #pragma once
 
 #include "bundle.h"
@@ -28,8 +29,12 @@ DETKD_INLINE inline Octaves<X> octaves(const X& x, const Rate& rate) {
 }
 
 // (2^f - 1) / f for |f| <= 1/2.
-template <typename X>
+template <bool kBrief = false, typename X>
 DETKD_INLINE inline X power_slope(const X& f) {
+  if constexpr (kBrief) {
+    const X p = fma(fma(set(0.00960505f), f, set(0.0557803866f)), f, set(0.240234447f));
+    return fma(p, f, set(0.693147181f));
+  }
   X p = fma(set(0.00133335387f), f, set(0.00966624543f));
   p = fma(p, f, set(0.0555050021f));
   p = fma(p, f, set(0.240223513f));
@@ -65,36 +70,47 @@ struct Power {
 
 // a 2^(x * rate) and a (1 - 2^(x * rate)) for x <= 0: both accurate relative to themselves, also where x is small. -inf has
 // power 0, NaN stays NaN.
-template <typename X>
+template <bool kBrief = false, typename X>
 DETKD_INLINE inline Power<X> split_by_power(const X& a, const X& x, const Rate& rate) {
   const Octaves<X> at = octaves(max(rate.lowest, x), rate);
-  const X more = power_slope(at.fraction) * at.fraction, near = a * at.whole;
+  const X more = power_slope<kBrief>(at.fraction) * at.fraction, near = a * at.whole;
   return {fma(near, more, near), (a - near) - near * more};
 }
 
-inline Power<V> power_of_two(V x, const Rate& rate) { return split_by_power(set(1.0f), x, rate); }
+template <bool kBrief>
+inline Power<V> power_of_two(V x, const Rate& rate) {
+  return split_by_power<kBrief>(set(1.0f), x, rate);
+}
 
 // log(m) + more for m in [3/4, 3/2), f = m - 1.
+template <bool kBrief = false>
 inline V log_near_one(V f, V more) {
-  V p = set(0.0571865864f);
-  p = fma(p, f, set(-0.122717799f));
-  p = fma(p, f, set(0.149312132f));
-  p = fma(p, f, set(-0.167752116f));
-  p = fma(p, f, set(0.199788610f));
-  p = fma(p, f, set(-0.249966369f));
-  p = fma(p, f, set(0.333335450f));
+  V p;
+  if constexpr (kBrief) {
+    p = fma(set(-0.108375360f), f, set(0.202934140f));
+    p = fma(p, f, set(-0.254037890f));
+    p = fma(p, f, set(0.333507600f));
+  } else {
+    p = fma(set(0.0571865864f), f, set(-0.122717799f));
+    p = fma(p, f, set(0.149312132f));
+    p = fma(p, f, set(-0.167752116f));
+    p = fma(p, f, set(0.199788610f));
+    p = fma(p, f, set(-0.249966369f));
+    p = fma(p, f, set(0.333335450f));
+  }
   const V square = f * f;
   return f + fma(p * f, square, fma(set(-0.5f), square, more));
 }
 
 // log(1 + x) for x > -1, accurate also where x is small.
+template <bool kBrief = false>
 inline V log1p(V x) {
   const V u = x + set(1.0f);
   V m, n;
   split(u, m, n);
   // What rounding took from 1 + x, divided by u; that matters near u = 1 alone, where 2 - u is 1 / u.
   const V lost = (x - (u - set(1.0f))) * max(set(2.0f) - u, set(0.0f));
-  return fma(n, set(0.693147181f), log_near_one(m - set(1.0f), lost));
+  return fma(n, set(0.693147181f), log_near_one<kBrief>(m - set(1.0f), lost));
 }
 
 // log2(x) for normal x > 0.

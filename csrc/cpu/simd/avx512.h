@@ -54,8 +54,11 @@ inline V fma_where(M mask, V a, V b, V c) { return _mm512_mask3_fmadd_ps(a, b, c
 
 inline M first(int64_t n) { return static_cast<M>((1u << n) - 1); }
 inline V widen(__m256i x, const Half*) { return _mm512_maskz_cvtph_ps(0xffff, x); }
+// One shuffle moves each half to the upper half of its lane, where extending and shifting take two instructions.
 inline V widen(__m256i x, const BFloat16*) {
-  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16));
+  constexpr __mmask32 kUpper = 0xaaaaaaaa;
+  const __m512i place = _mm512_slli_epi32(_mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0), 16);
+  return _mm512_castsi512_ps(_mm512_maskz_permutexvar_epi16(kUpper, place, _mm512_castsi256_si512(x)));
 }
 inline __m256i narrow(V x, const Half*) { return _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 // To nearest, ties away from zero, in the upper half of each lane. A NaN that arithmetic has made or passed on stays one
@@ -65,7 +68,12 @@ inline __m512i rounded(V x) {
   const __mmask16 numbers = _mm512_cmp_ps_mask(x, x, _CMP_ORD_Q);
   return _mm512_mask_add_epi32(bits, numbers, bits, _mm512_set1_epi32(0x8000));
 }
-inline __m256i narrow(V x, const BFloat16*) { return _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded(x), 16)); }
+// Likewise one shuffle instead of a shift and a conversion.
+inline __m256i narrow(V x, const BFloat16*) {
+  const __m512i place = _mm512_set_epi32(0, 0, 0, 0, 0, 0, 0, 0, 0x1f001d, 0x1b0019, 0x170015, 0x130011, 0xf000d,  //
+                                         0xb0009, 0x70005, 0x30001);
+  return _mm512_castsi512_si256(_mm512_permutexvar_epi16(place, rounded(x)));
+}
 
 inline V load(const float* at) { return _mm512_loadu_ps(at); }
 template <typename T>
