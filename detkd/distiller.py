@@ -18,7 +18,6 @@ from detkd.modes import evaluating
 from detkd.teachers.ensemble import EnsembleName, confidence_weights
 from detkd.teachers.itself import Itself
 from detkd.terms import teaches_itself
-from detkd.types import ClassifierOutputs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -139,7 +138,7 @@ class Distiller(nn.Module):
         try:
             with torch.no_grad(), evaluating(model):  # batch statistics of a trial must not stay in the student
                 self._student.run(images)
-                nothing = next(iter((*self._pairs(), *self._own()))).no_labels(images)
+                nothing = self._any_terms().no_labels(images)
                 self._compute([term.name for term in self._terms], images, nothing, self._run_teachers(images, None))
         finally:
             self.detach()
@@ -194,7 +193,7 @@ class Distiller(nn.Module):
     def _compute(
         self, names: Sequence[str], images: Tensor, targets: Labels, outputs: Sequence[Outputs]
     ) -> tuple[dict[str, Tensor], tuple[Tensor, ...]]:
-        """The weighted mean of each term over the teachers, and the student's features, through which they all pass."""
+        """The weighted mean of each term over the teachers, and the student's features at which they are weighed."""
         student = self._student.take_outputs()
         size = (images.shape[2], images.shape[3])
         judged = self._ensemble == "ca_mkd"
@@ -211,8 +210,7 @@ class Distiller(nn.Module):
                 totals[name] = share * value + totals.get(name, 0.0)
         for terms in self._own():
             totals |= terms([name for name in names if teaches_itself(name)], student, student, targets, size)
-        hidden = student.hidden if isinstance(student, ClassifierOutputs) else ()
-        return totals, hidden or student.features
+        return totals, self._any_terms().weighed_at(names, student)
 
     def _shares(
         self, teachers: Sequence[Outputs], targets: Labels, size: tuple[int, int]
@@ -231,6 +229,10 @@ class Distiller(nn.Module):
     def _own(self) -> tuple[Terms, ...]:
         """The terms by which the student teaches itself, if there are any."""
         return () if self.own_terms is None else (cast("Terms", self.own_terms),)
+
+    def _any_terms(self) -> Terms:
+        """Those with the first teacher, or else the student's own: what all of one kind of student answer alike."""
+        return next(iter((*self._pairs(), *self._own())))
 
     def _check_confidence(self) -> None:
         for terms in self._pairs():

@@ -93,6 +93,11 @@ class TeacherTerms(nn.Module):
         """How badly the teacher finds the labelled objects of each image, [B]."""
         return label_loss(self.candidates(teacher, size), self._common(targets))
 
+    def weighed_at(self, names: Collection[str], student: DetectorOutputs) -> tuple[Tensor, ...]:
+        """Where the neck meets the head; see :class:`detkd.terms.Terms`."""
+        del names
+        return student.features
+
     def forward(
         self,
         names: Collection[str],

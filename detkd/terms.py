@@ -74,6 +74,16 @@ class Terms(Protocol):
             size: Height and width of the student's input in pixels.
         """
 
+    def weighed_at(self, names: Collection[str], student: Any) -> tuple[Tensor, ...]:
+        """The student's activations through which the task loss and the named terms all pass, as near to them as there are.
+
+        Gradients are weighed against each other there: the further down, the more of the student each measurement costs.
+
+        Args:
+            names: The terms that are computed.
+            student: The student's outputs.
+        """
+
     def __call__(
         self,
         names: Collection[str],

@@ -258,6 +258,16 @@ def test_gradients_are_balanced_as_those_of_detectors() -> None:
     assert all(weight > 0 for weight in result.weights.values())
 
 
+@pytest.mark.parametrize(("terms", "levels"), [(["pixel_probe"], 1), (["pixel_probe", "pkd"], 2)])
+def test_gradients_are_measured_no_deeper_than_the_terms_reach(terms: list[str], levels: int) -> None:
+    student = TinySegmenter()
+    distiller = make(student, [live(TinySegmenter(seed=1))], *terms)
+    seen: list[int] = []
+    distiller.balance.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[2])))
+    step(student, distiller)
+    assert seen == [levels]
+
+
 @pytest.mark.parametrize("term", ["bckd", "fgd", "score_l2", "rkd", "soft_kl", "cross_kd"])
 def test_what_a_segmenter_cannot_offer_is_refused_with_what_it_can_learn_by(term: str) -> None:
     with pytest.raises(AdapterError, match=rf"`{term}` to need only what a segmenter offers.*`at`.*`pkd`.*`pixel_probe`"):

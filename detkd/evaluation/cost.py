@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from contextlib import ExitStack
@@ -15,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from detkd.modes import evaluating
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from torch import Tensor, nn
 
@@ -49,7 +50,7 @@ def measure_cost(models: Mapping[str, nn.Module], imgsz: int) -> dict[str, Model
     with ExitStack() as stack, torch.no_grad():
         for name, model in models.items():
             stack.enter_context(evaluating(model))
-            with FlopCounterMode(display=False) as counter:
+            with FlopCounterMode(display=False, custom_mapping={torch.ops.aten.mkldnn_rnn_layer: _recurrent}) as counter:
                 model(inputs[name])
             flops[name] = counter.get_total_flops()
         times = median_times({name: partial(model, inputs[name]) for name, model in models.items()})
@@ -73,6 +74,17 @@ def median_times(calls: Mapping[str, Callable[[], object]]) -> dict[str, float]:
             if turn >= WARM_UP:
                 times[name].append(time.perf_counter() - start)
     return {name: statistics.median(values) * 1e3 for name, values in times.items()}
+
+
+def _recurrent(inputs: Sequence[int], weights: Sequence[int], recurrent: Sequence[int], *_: Any, **__: Any) -> int:
+    """Operations of a recurrent layer in one direction, which torch's counter does not know, from shapes.
+
+    Args:
+        inputs: [L, B, D].
+        weights: From the input to all gates, [G·H, D].
+        recurrent: From the state to all gates, [G·H, H].
+    """
+    return 2 * math.prod(inputs[:2]) * (math.prod(weights) + math.prod(recurrent))
 
 
 def _example(model: nn.Module, imgsz: int) -> Tensor:
