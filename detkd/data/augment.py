@@ -59,16 +59,10 @@ class Augmentation:
 
     def __init__(self, steps: Sequence[Mapping[str, Any]], imgsz: int) -> None:
         library = import_albumentations()
-        transforms = make_transforms(steps)
         self.imgsz = imgsz
         self.square = {"imgsz": imgsz}
         self._compose = library.Compose(
-            [
-                *transforms,
-                library.LongestMaxSize(imgsz, area_for_downscale="image"),
-                library.PadIfNeeded(imgsz, imgsz, position="top_left", border_mode=0, fill=GREY, fill_mask=0),
-            ],
-            bbox_params=_box_parameters(),
+            [*make_transforms(steps), scale_to(imgsz), pad_to(imgsz)], bbox_params=_box_parameters()
         )
 
     def __call__(
@@ -90,6 +84,21 @@ class Augmentation:
             shape = (0, self.imgsz, self.imgsz)
             masks = np.asarray(result["masks"])[kept] if extra else np.zeros(shape, np.uint8)
         return Augmented(result["image"], np.asarray(result["bboxes"], np.float64).reshape(-1, 4), kept, masks)
+
+
+def scale_to(imgsz: int) -> Any:
+    """The transform that brings a picture's longer side to so many pixels."""
+    import cv2
+
+    # INTER_NEAREST takes the pixel to the upper left of the nearest one: masks would lie beside their picture.
+    return import_albumentations().LongestMaxSize(
+        imgsz, area_for_downscale="image", mask_interpolation=cv2.INTER_NEAREST_EXACT
+    )
+
+
+def pad_to(imgsz: int) -> Any:
+    """The transform that fills a picture up to a square of so many pixels, to its right and below it."""
+    return import_albumentations().PadIfNeeded(imgsz, imgsz, position="top_left", border_mode=0, fill=GREY, fill_mask=0)
 
 
 def import_albumentations() -> Any:

@@ -7,7 +7,10 @@ from collections import defaultdict
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
+from pycocotools import mask as coco_mask
+
 from detkd.data.annotations import AnnotatedImage, AnnotatedObject, are_pixels
+from detkd.data.masks import compress_segment
 from detkd.errors import DataError, one_line, shorten
 from detkd.trees import parse_json
 
@@ -177,6 +180,8 @@ def _read_annotation(
     elif segment is not None and not is_segment(segment, sizes[image]):
         fault = "expected `segmentation` to be polygons, or run lengths of the image's size."
     else:
+        if segment is not None and 0 in box[2:]:  # some tools write no box beside a mask
+            box = coco_mask.toBbox(compress_segment(segment, *reversed(sizes[image]))).tolist()
         x, y, width, height = box
         return AnnotatedObject(labels[category], (x, y, x + width, y + height), segment, crowd=bool(crowd))
     return fault

@@ -119,18 +119,19 @@ class DrawnMasks:
             DataError: If an object has no mask.
         """
         image = self.image
-        masks = np.zeros((len(image.classes), image.height, image.width), np.uint8)
-        for mask, segment in zip(masks, image.segments, strict=True):
-            if segment is None:
-                raise DataError(f"{image.path}: expected a mask for each object, but one has only a box.")
-            mask[:] = decode_segment(segment, image.height, image.width)
-        classes = np.where(masks[image.crowd].any(0), NOT_LEARNT, 0).astype(np.int16)
+        if None in image.segments:
+            raise DataError(f"{image.path}: expected a mask for each object, but one has only a box.")
+        packed = [compress_segment(segment, image.height, image.width) for segment in image.segments if segment is not None]
+        classes = np.zeros((image.height, image.width), np.int16)
         instances = np.zeros(classes.shape, np.int32)
-        own = masks[~image.crowd]
-        labels = image.classes[~image.crowd]
-        for index in np.argsort(-own.sum((1, 2), dtype=np.int64), kind="stable").tolist():
-            pixels = own[index] > 0
-            classes[pixels], instances[pixels] = labels[index] + 1, index + 1
+        for index in np.flatnonzero(image.crowd):
+            classes[coco_mask.decode(packed[index]) > 0] = NOT_LEARNT
+        own, labels = np.flatnonzero(~image.crowd), image.classes[~image.crowd]
+        # One by one: thousands of objects, each a picture, are gigabytes, and pycocotools counts a list in 8 bits.
+        areas = [int(coco_mask.area(packed[index])) for index in own]
+        for number in np.argsort([-area for area in areas], kind="stable").tolist():
+            pixels = coco_mask.decode(packed[own[number]]) > 0
+            classes[pixels], instances[pixels] = labels[number] + 1, number + 1
         return PixelLabels(classes, instances, labels)
 
     def label_bytes(self) -> bytes:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from detkd.data.augment import GREY, import_albumentations, make_transforms
+from detkd.data.augment import import_albumentations, make_transforms, pad_to, scale_to
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -54,12 +54,13 @@ class PixelAugmentation:
         import cv2
 
         library = import_albumentations()
-        pad = library.PadIfNeeded(imgsz, imgsz, position="top_left", border_mode=0, fill=GREY, fill_mask=0)
-        fit = library.LongestMaxSize(imgsz, area_for_downscale="image")
-        square = [fit, pad] if mode == "fit" else [pad, library.RandomCrop(imgsz, imgsz)]
+        # A composition's word on masks is law to all in it: the square, which needs another, is one of its own.
+        free = library.Compose(make_transforms(steps, "masks"), mask_interpolation=cv2.INTER_NEAREST)
+        pad = pad_to(imgsz)
+        square = [scale_to(imgsz), pad] if mode == "fit" else [pad, library.RandomCrop(imgsz, imgsz)]
         self.imgsz, self.mode = imgsz, mode
         self.square = {"imgsz": imgsz, "mode": mode}
-        self._compose = library.Compose([*make_transforms(steps, "masks"), *square], mask_interpolation=cv2.INTER_NEAREST)
+        self._compose = library.Compose([free, *square])
 
     def __call__(self, pixels: npt.NDArray[np.uint8], labels: PixelLabels, *, seed: int = 0) -> AugmentedPixels:
         """Augment one picture.

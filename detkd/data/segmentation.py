@@ -15,11 +15,12 @@ from detkd.data.description import (
     list_pictures,
     read_mapping,
 )
-from detkd.data.masks import DrawnMasks, InstanceMask, SemanticMask
+from detkd.data.masks import IGNORED, DrawnMasks, InstanceMask, SemanticMask
 from detkd.data.pictures import read_picture, read_size
 from detkd.data.segmented import SegmentedImage, truth_of
 from detkd.data.splits import ImageSplits, check_splits, read_each
 from detkd.errors import DataError, shorten
+from detkd.types import BACKGROUND
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,6 +83,13 @@ class SegmentationDataset(ImageSplits[SegmentedImage]):
             raise DataError(f"{path}: expected `format` to be one of {list(get_args(Format))}, but got {shorten(kind)}.")
         if kind == "instances" and len(names) > 1:
             raise DataError(f"{path}: expected one class, which is all that instance maps tell of, but got {list(names)}.")
+        if kind == "semantic" and len(names) >= IGNORED:
+            raise DataError(f"{path}: expected fewer classes than {IGNORED}, which says ignored, but got {len(names)}.")
+        if BACKGROUND in names:
+            raise DataError(
+                f"{path}: expected `names` without `{BACKGROUND}`, which pixels of no class are; remove it, or call "
+                "that class otherwise."
+            )
         key = "annotations" if kind == "coco" else "masks"
         given = tree.get(key) or {}
         if not isinstance(given, dict) or not all(isinstance(place, str) for place in given.values()):

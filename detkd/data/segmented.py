@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -56,6 +56,21 @@ class SegmentedImage:
                 f"{self.path}: expected a mask of {self.width}x{self.height}, but it has {width}x{height} pixels."
             )
         return labels
+
+    def void(self, labels: PixelLabels) -> npt.NDArray[np.bool_]:
+        """Pixels that are no part of any object, whoever says so, [H, W]: those that a mask file ignores.
+
+        A COCO crowd is not among them: COCO's metrics forgive what is found there, and count it in what reaches beyond.
+
+        Args:
+            labels: What was decoded.
+        """
+        return np.zeros_like(labels.classes, np.bool_) if isinstance(self.masks, DrawnMasks) else labels.classes < 0
+
+    def without_labels(self) -> SegmentedImage:
+        """The picture, of which nothing is known."""
+        nothing = np.zeros(0, np.int64)
+        return replace(self, classes=nothing, crowd=nothing.astype(np.bool_), masks=Unlabelled(self.height, self.width))
 
     def picture_bytes(self) -> bytes:
         """The picture's file, to take a digest of."""

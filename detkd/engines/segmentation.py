@@ -12,10 +12,12 @@ from detkd.data.pictures import read_picture
 from detkd.data.segmentation import SegmentationDataset, check_segmentation
 from detkd.engines.attention import with_attention
 from detkd.engines.detection import in_words_of
+from detkd.errors import DataError
 from detkd.evaluation.bootstrap import RESAMPLES
 from detkd.evaluation.coco import CocoMetrics, PrecisionRecall, evaluate_coco
 from detkd.evaluation.instances import InstanceSettings
-from detkd.evaluation.segmentation import as_labels, choose_settings, predict_images, tally_images
+from detkd.evaluation.lookup import image_ids
+from detkd.evaluation.segmentation import as_labels, choose_settings, predict_images, tally_images, without_void
 from detkd.models.segmenter import Segmenter
 from detkd.report.curves import write_precision
 from detkd.report.gallery import write_gallery
@@ -46,6 +48,11 @@ def load_data(config: SegmentationConfig, splits: tuple[str, ...] | None = None)
         DetkdError: If anything is wrong.
     """
     dataset = SegmentationDataset.load(config.data)
+    if config.segment.labelled < 1 and dataset.watched == "train":
+        raise DataError(
+            f"{config.data}: expected a split `val` where `segment.labelled` is below 1, or the best epoch would be chosen "
+            "by labels that are not to be used. Give one, or `holdout: 5` in data.yaml."
+        )
     check_segmentation(dataset, splits or ("train", dataset.watched, *config.evaluate))
     return dataset
 
@@ -131,9 +138,13 @@ def _judge_detector(judged: Judged, splits: Mapping[str, _Split]) -> _Judgement:
     truth: dict[str, Any] = {}
     for split, (images, truth) in splits.items():
         known = in_words_of(names, judged.classes, truth)
-        sizes = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}
+        voids = {
+            index: image.void(image.decode())
+            for index, image in zip(image_ids(truth, [image.path for image in images]), images, strict=True)
+        }
         detections = predict([image.path for image in images], known, imgsz=judged.imgsz)
-        found = [_with_mask(one, *sizes[one["image_id"]]) for one in detections if one["category_id"] is not None]
+        masked = [_with_mask(one, *voids[one["image_id"]].shape) for one in detections if one["category_id"] is not None]
+        found = [one for each in masked for one in without_void([each], voids[each["image_id"]])]
         scores[split] = evaluate_coco(truth, found, "segm", resamples=RESAMPLES)
     return _Judgement(
         metrics={split: own.as_dict() for split, own in scores.items()},

@@ -177,8 +177,11 @@ def _read(path: Path) -> Any:
 
 
 def _complete(number: int, annotation: dict[str, Any]) -> dict[str, Any]:
-    """An annotation of the caller's, with what pycocotools wants and some tools leave out."""
-    return {"id": number, "iscrowd": 0, "area": annotation["bbox"][2] * annotation["bbox"][3], **annotation}
+    """An annotation of the caller's, with what pycocotools wants and some tools leave out.
+
+    It gets a number of its own: pycocotools takes the id 0 for no match, and of two annotations of an id loses one.
+    """
+    return {"iscrowd": 0, "area": annotation["bbox"][2] * annotation["bbox"][3], **annotation, "id": number}
 
 
 def _read_results(path: Path, truth: dict[str, Any]) -> list[dict[str, Any]]:

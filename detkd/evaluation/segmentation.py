@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from pycocotools import mask as coco_mask
 
-from detkd.data.masks import PixelLabels, encode_mask
+from detkd.data.masks import PixelLabels, decode_segment, encode_mask
 from detkd.data.pictures import read_picture
 from detkd.errors import DataError
 from detkd.evaluation.boundary import boundary_f1
@@ -176,8 +176,9 @@ def tally_images(
     confusion = np.zeros((1 + len(names), 1 + len(names)), np.int64)
     boundary = np.full((len(images), len(names)), np.nan)
     for row, (image, index, found) in enumerate(zip(images, ids, predictions, strict=True)):
-        detections += coco_results(found, settings, index, categories)
-        real, predicted = image.decode().classes, found.classes.argmax(0)
+        labels = image.decode()
+        detections += without_void(coco_results(found, settings, index, categories), image.void(labels))
+        real, predicted = labels.classes, found.classes.argmax(0)
         confusion += multiclass_confusion_matrix(
             torch.from_numpy(predicted), torch.from_numpy(real.astype(np.int64)), 1 + len(names), ignore_index=-1
         ).numpy()
@@ -241,6 +242,16 @@ def coco_results(
     ]
 
 
+def without_void(results: list[dict[str, Any]], void: npt.NDArray[np.bool_]) -> list[dict[str, Any]]:
+    """COCO results without the pixels that the labels ignore, [H, W]; those that are left with none are gone."""
+    if not void.any():
+        return results
+    masks = [(decode_segment(result["segmentation"], *void.shape) > 0) & ~void for result in results]
+    return [
+        {**result, "segmentation": encode_mask(mask)} for result, mask in zip(results, masks, strict=True) if mask.any()
+    ]
+
+
 def as_labels(found: PixelProbabilities, settings: InstanceSettings) -> PixelLabels:
     """What a segmenter says of a picture in the form of labels: each pixel's likeliest class, and the objects."""
     instances = np.zeros(found.classes.shape[1:], np.int32)
@@ -279,9 +290,10 @@ def choose_settings(
     grid = _grid(boundary=bool(model.boundary))
     results: list[list[dict[str, Any]]] = [[] for _ in grid]
     predictions = predict_images(model, images, names or dataset.names, imgsz=imgsz, mode=mode, batch=batch)
-    for index, found in zip(ids, predictions, strict=True):
+    for image, index, found in zip(images, ids, predictions, strict=True):
+        void = image.void(image.decode())
         for settings, own in zip(grid, results, strict=True):
-            own.extend(coco_results(found, settings, index, categories))
+            own.extend(without_void(coco_results(found, settings, index, categories), void))
     precisions = [_precision(truth, own) for own in results]
     best = int(np.argmax(precisions))
     # One by one: pycocotools counts the masks of a list in 8 bits.

@@ -116,5 +116,6 @@ def _write(views: Mapping[str, Pixels], folder: Path, stem: str) -> dict[str, st
     for number, (role, pixels) in enumerate(views.items()):
         names[role] = f"{stem}-{number}.webp"
         with replacing(folder / FOLDER / names[role]) as temporary:
-            Image.fromarray(pixels).save(temporary, "WEBP", quality=QUALITY)
+            kept = fitted(pixels) if max(pixels.shape) > MOST else pixels  # a WebP has 16,383 pixels a side at most
+            Image.fromarray(kept).save(temporary, "WEBP", quality=QUALITY)
     return names

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 from matplotlib.colors import hsv_to_rgb, to_rgb
+from PIL import Image
 
-from detkd.report.gallery import COLOURS, Gallery, Shown
+from detkd.report.gallery import COLOURS, MOST, Gallery, Shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,7 +58,7 @@ def draw_overlays(rows: Sequence[OverlayRow], names: Sequence[str] = ()) -> Gall
     meanings = MEANINGS
     if len(names) > 1:
         meanings = {**{name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}, **MEANINGS}
-    return Gallery(tuple(_draw(row, by_class=len(names) > 1) for row in rows), meanings)
+    return Gallery(tuple(_draw(_reduced(row), by_class=len(names) > 1) for row in rows), meanings)
 
 
 def _draw(row: OverlayRow, *, by_class: bool) -> Shown:
@@ -71,6 +72,23 @@ def _draw(row: OverlayRow, *, by_class: bool) -> Shown:
     picture, share = _disagreement(row)
     views[DIFFERENCE], captions[DIFFERENCE] = _bytes(_enlarged(picture, times)), f"{share:.1%} of pixels"
     return Shown(row.title, views, captions)
+
+
+def _reduced(row: OverlayRow) -> OverlayRow:
+    """A picture no larger than it is kept: of a whole slide, all that follows would be gigabytes."""
+    step = -(-max(row.pixels.shape[:2]) // MOST)
+    if step == 1:
+        return row
+    return row._replace(
+        pixels=np.asarray(Image.fromarray(row.pixels).reduce(step)),
+        truth=_every(row.truth, step),
+        student=_every(row.student, step),
+        teacher=None if row.teacher is None else _every(row.teacher, step),
+    )
+
+
+def _every(labels: PixelLabels, step: int) -> PixelLabels:
+    return labels._replace(classes=labels.classes[::step, ::step], instances=labels.instances[::step, ::step])
 
 
 def _bytes(picture: Pixels) -> npt.NDArray[np.uint8]:

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from detkd.data.augment import GREY, Augmentation
+from detkd.data.masks import PixelLabels
+from detkd.data.pixel_augment import PixelAugmentation
 from detkd.errors import ConfigError
 
 
@@ -96,3 +98,24 @@ def test_faulty_steps_are_all_named(steps: list[dict[str, Any]], reasons: list[s
         Augmentation(steps, 64)
     for reason in reasons:
         error.match(reason)
+
+
+@pytest.mark.parametrize(("side", "most"), [(1024, 0.2), (512, 0.3), (300, 0.1), (96, 0.1)])
+def test_masks_lie_on_their_picture(side: int, most: float) -> None:
+    """At 2:1 no pixel is the nearest one, and a quarter of a pixel remains."""
+    y, x = np.mgrid[:side, :side]
+    disc = ((x - 0.4 * side) ** 2 + (y - 0.45 * side) ** 2 < (0.2 * side) ** 2).astype(np.uint8)
+    box = np.array([[0.2, 0.25, 0.6, 0.65]]) * side
+    seen = Augmentation([], 256)(np.repeat(disc[..., None] * 255, 3, 2), box, disc[None])
+    labels = PixelLabels(disc.astype(np.int16), disc.astype(np.int32), np.zeros(1, np.int64))
+    learnt = PixelAugmentation([], 256)(np.repeat(disc[..., None] * 255, 3, 2), labels)
+    assert seen.masks is not None
+    for picture, mask in ((seen.pixels, seen.masks[0]), (learnt.pixels, learnt.classes)):
+        shown, labelled = (np.array(middle(values)) for values in (picture[..., 0] / 255.0, mask))
+        assert np.abs(shown - labelled).max() < most
+
+
+def middle(weights: np.ndarray) -> tuple[float, float]:
+    """Centre of mass, in pixels."""
+    y, x = np.mgrid[: weights.shape[0], : weights.shape[1]]
+    return float((x * weights).sum() / weights.sum()), float((y * weights).sum() / weights.sum())

@@ -141,3 +141,11 @@ def test_faults_are_counted_and_hostile_json_is_refused(data: Path) -> None:
     (data.parent / "train.json").write_text("[" * 10**5)
     with pytest.raises(DataError, match="expected COCO ground truth"):
         DetectionDataset.load(data).coco("train")
+
+
+def test_a_mask_without_a_box_has_its_own(data: Path) -> None:
+    tree = truth()
+    tree["annotations"][0]["bbox"] = [0, 0, 0, 0]
+    (data.parent / "train.json").write_text(json.dumps(tree))
+    _, second = DetectionDataset.load(data).annotated("train")
+    assert second.boxes[0].tolist() == [2, 1, 6, 4]

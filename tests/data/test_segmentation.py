@@ -171,6 +171,8 @@ def test_a_held_out_part_of_a_json_is_a_truth_of_its_own(tmp_path: Path) -> None
         ({"format": "yolo"}, "`format` to be one of"),
         ({"names": ["a", "b"]}, "expected one class"),
         ({"names": None}, "`names` to list"),
+        ({"names": ["background"]}, "without `background`"),
+        ({"names": [str(index) for index in range(255)], "format": "semantic"}, "fewer classes than 255"),
         ({"holdout": 1}, "`holdout` to be a whole number from 2"),
         ({"holdout": 2, "val": "images/val"}, "no `val`"),
         ({"train": "pictures"}, "not below `images`"),
@@ -238,3 +240,12 @@ def test_nuclei_are_sound_and_as_many_as_their_source_says(real_data: Path) -> N
     truth = dataset.coco("test")
     assert len(truth["annotations"]) == counts["test"]
     check_segmentation(dataset, ("test",))
+
+
+def test_a_picture_without_its_labels_shows_nothing(tmp_path: Path) -> None:
+    write(tmp_path, "a", np.full((6, 8), 5, np.uint8))
+    (image,) = describe(tmp_path).annotated("train")
+    bare = image.without_labels()
+    assert len(bare.classes) == len(bare.crowd) == 0
+    assert (bare.decode().classes == -2).all()
+    assert image.classes.tolist() == [0]

@@ -17,7 +17,8 @@ from detkd.data.segmentation import SegmentationDataset
 from detkd.engines import run as running
 from detkd.engines.lightning.segmentation import SegmentationTraining
 from detkd.engines.run import run_config
-from detkd.engines.segmentation import _painted, _with_mask
+from detkd.engines.segmentation import _painted, _with_mask, load_data
+from detkd.errors import DataError
 from detkd.evaluation.instances import InstanceSettings
 from detkd.evaluation.segmentation import evaluate_segmentation
 from detkd.models.plain_unet import PlainUNet
@@ -227,6 +228,15 @@ def test_labels_of_a_share_are_used_in_as_many_steps_and_a_teacher_speaks_of_all
         assert task.repeats(dataset, task.pictures(config, dataset, None)) == pytest.approx(expected)  # half are labelled
     few = task.pictures(configure_unet(discs, segment={"labelled": 1 / 3}), dataset, None)
     assert task.repeats(dataset, few) == pytest.approx([3.0, 3.0])
+
+
+def test_the_best_epoch_is_not_chosen_by_labels_that_are_not_to_be_used(discs: Path, tmp_path: Path) -> None:
+    path = tmp_path / "data.yaml"
+    folder = discs if discs.is_dir() else discs.parent
+    path.write_text(f"path: {folder}\ntrain: images/train\nnames: [disc]\nformat: instances\n")
+    config = configure_unet(path, segment={"labelled": 0.5}, evaluate=["train"])
+    with pytest.raises(DataError, match="expected a split `val`"):
+        load_data(config)
 
 
 def test_a_run_that_is_judged_every_second_epoch_reports_all_the_same(discs: Path, tmp_path: Path) -> None:

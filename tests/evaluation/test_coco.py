@@ -43,3 +43,15 @@ def test_foreign_detections_are_named() -> None:
         evaluate_coco(truth(), [{"image_id": 7, "category_id": 1, "bbox": [0, 0, 1, 1], "score": 1.0}])
     with pytest.raises(DataError, match="`category_id`.*9"):
         evaluate_coco(truth(), [{"image_id": 1, "category_id": 9, "bbox": [0, 0, 1, 1], "score": 1.0}])
+
+
+@pytest.mark.parametrize("ids", [(0, 1), (1, 1), (0, 0), (7, 3)])
+def test_ids_of_annotations_may_be_any(ids: tuple[int, int]) -> None:
+    """pycocotools takes 0 for no match, and of two annotations of an id keeps one."""
+    annotations = [
+        {"id": number, "image_id": 1, "category_id": 1, "bbox": [40 * place, 10, 30, 30], "area": 900, "iscrowd": 0}
+        for place, number in enumerate(ids)
+    ]
+    found = [{"image_id": 1, "category_id": 1, "bbox": one["bbox"], "score": 0.9} for one in annotations]
+    metrics = evaluate_coco({**truth(), "annotations": annotations}, found)
+    assert (metrics["AP"], metrics["AR100"]) == (1, 1)

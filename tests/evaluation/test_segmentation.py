@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -169,6 +170,18 @@ def test_ignored_pixels_count_nowhere(tmp_path: Path) -> None:
     ).as_dict()
     for name in ("AP", "mIoU", "Dice", "boundary_F1"):
         assert metrics[name] == pytest.approx(1)
+
+
+def test_an_object_may_reach_into_ignored_pixels(tmp_path: Path) -> None:
+    mask, seen = np.zeros((48, 48), int), np.zeros((48, 48), int)
+    mask[9:39, 9:39], mask[12:36, 12:36] = 255, 1
+    seen[9:39, 9:39] = 1
+    dataset = write(tmp_path, [mask], [seen])
+    how: dict[str, Any] = {"imgsz": 48, "mode": "tiles"}
+    reader = Reader("red", "green")
+    assert evaluate_segmentation(reader, dataset, "val", settings=COMPONENTS, **how)["AP"] == pytest.approx(1)
+    settings = choose_settings(reader, dataset, **how)
+    assert evaluate_segmentation(reader, dataset, "val", settings=settings, **how)["AP"] == pytest.approx(1)
 
 
 def test_classes_that_are_nowhere_are_not_known_and_no_detections_are_none(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ def test_differences_are_measured_against_what_is_large() -> None:
     assert difference((boxes, scores + 0.125), (boxes, scores)) == 0.125
     assert difference((boxes[:0], scores), (boxes, scores)) == math.inf
     assert difference((boxes[:0],), (boxes[:0],)) == 0
-    assert math.isnan(difference((torch.tensor([math.nan]),), (scores,)))
+    assert difference((boxes, scores), (boxes, torch.tensor([math.nan]))) == math.inf
+    assert difference((boxes, torch.tensor([math.inf])), (boxes, scores)) == math.inf
 
 
 def detections(count: int) -> list[Tensor]:
@@ -56,3 +57,9 @@ def test_nothing_found_is_the_same_as_nothing_and_unlike_something() -> None:
     nothing, something = [each[:0] for each in detections(1)], detections(1)
     assert detection_difference(nothing, nothing) == 0
     assert detection_difference(nothing, something) == detection_difference(something, nothing) == math.inf
+
+
+def test_detections_that_are_no_numbers_are_like_nothing() -> None:
+    wanted = detections(4)
+    assert detection_difference([wanted[0] * math.nan, *wanted[1:]], wanted) == math.inf
+    assert detection_difference([*wanted[:2], wanted[2] * math.nan], wanted) == math.inf

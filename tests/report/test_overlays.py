@@ -8,6 +8,7 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from detkd.data.masks import PixelLabels
+from detkd.report.gallery import Gallery, Shown, write_gallery
 from detkd.report.overlays import CONFUSED, EXTRA, IGNORED, MISSED, OverlayRow, draw_overlays
 from detkd.report.panels import gallery_panels
 
@@ -55,3 +56,16 @@ def test_pictures_without_objects_and_of_unlike_sizes(row: OverlayRow, tmp_path:
     gallery_panels(draw_overlays([row, empty]), tmp_path / "out.png")
     with Image.open(tmp_path / "out.png") as picture:
         assert picture.width > 1500
+
+
+def test_large_pictures_are_drawn_as_large_as_they_are_kept(tmp_path: Path) -> None:
+    classes = np.zeros((64, 16_500), int)
+    classes[16:48, 4000:9000] = 1
+    large = OverlayRow("slide", np.full((64, 16_500, 3), 200, np.uint8), labels(classes), labels(classes))
+    gallery = draw_overlays([large])
+    (shown,) = gallery.pictures
+    assert {max(view.shape) for view in shown.views.values()} <= set(range(960, 1025))
+    assert shown.captions["student"] == "1 object"
+    write_gallery(Gallery((Shown("whole", {"image": large.pixels}),)), tmp_path)
+    with Image.open(next((tmp_path / "pictures").glob("*.webp"))) as picture:
+        assert max(picture.size) == 1024

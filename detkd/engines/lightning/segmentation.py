@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -61,10 +60,7 @@ class SegmentationTraining(PictureTraining):
         if config.distill is None:
             shown = [image for index, image in enumerate(images) if index in known]
         else:
-            shown = [
-                image if index in known else replace(image, masks=Unlabelled(image.height, image.width))
-                for index, image in enumerate(images)
-            ]
+            shown = [image if index in known else image.without_labels() for index, image in enumerate(images)]
         boundary = config.segment.boundary if bool(getattr(student, "boundary", False)) else None
         return SegmentedPictures(shown, _augmentation(config), salt=salt(config), boundary=boundary)
 
