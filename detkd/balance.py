@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 BalanceName = Literal["none", "gradient_ratio", "uncertainty", "meta"]
 
 STEADY = 0.2  # share of its average by which a proportion of gradients may be off; batches differ by .1 to .3
+LEAP = 2.0  # growth that is no noise: from there on a term is held back at once
 
 
 class Balance(nn.Module):
@@ -72,7 +73,9 @@ class GradientRatio(Balance):
     Both are measured as norms of the gradient at the features where the student's neck meets its head: every term and the
     task loss pass through them, and the way there costs one backward pass through the head alone. The norms are
     measured every few steps and averaged, so the weights move slowly and cost little; as long as they keep to their
-    average, in proportion to the task loss's, each measurement is twice as far from the last one.
+    average, in proportion to the task loss's, each measurement is twice as far from the last one. A term whose gradient
+    has doubled is not averaged any more, and one whose value has doubled since the last measurement counts as one whose
+    gradient grew with it: it would pull too hard until the next one.
 
     A method's published weight was tuned to one task loss at one batch size; on another the same weight can drown the
     task, or do nothing. The idea of balancing by gradient norms is GradNorm's (Chen et al. 2018, arXiv:1711.02257); there
@@ -86,6 +89,7 @@ class GradientRatio(Balance):
     """
 
     norms: Tensor
+    values: Tensor
 
     def __init__(self, shares: Mapping[str, float], *, interval: int = 8, longest: int = 64, momentum: float = 0.8) -> None:
         super().__init__()
@@ -94,6 +98,7 @@ class GradientRatio(Balance):
         self.momentum = momentum
         # Averages of the norms, the task's first; 0 where never measured.
         self.register_buffer("norms", torch.zeros(1 + len(self.shares)))
+        self.register_buffer("values", torch.zeros(1 + len(self.shares)))  # at the last measurement
         self._step = self._next = 0
         self._current = interval
         self._seen: set[str] = set()
@@ -110,7 +115,7 @@ class GradientRatio(Balance):
         # A faint gradient must not blow a term's weight up, and none at all (nothing to learn in the batch that was
         # measured) says nothing of the batches until the next measurement: until one shows a gradient, it has no weight.
         floor = 1e-3 * task.clamp(min=1e-12)
-        norms = {name: self.norms[self._place(name)] for name in terms}
+        norms = {name: self.norms[self._place(name)] * self._growth(name, value) for name, value in terms.items()}
         return {name: self.shares[name] * task / norm.clamp(min=floor) * (norm > 0) for name, norm in norms.items()}
 
     def get_extra_state(self) -> Tensor:
@@ -140,6 +145,11 @@ class GradientRatio(Balance):
                 )
         return lines
 
+    def _growth(self, name: str, value: Tensor) -> Tensor:
+        """By how much a term has grown since it was measured, where that is no noise."""
+        growth = value.detach() / self.values[self._place(name)].clamp(min=1e-12)
+        return torch.where(growth > LEAP, growth, torch.ones_like(growth))
+
     def _place(self, name: str) -> int:
         return 0 if name == "" else 1 + list(self.shares).index(name)
 
@@ -148,10 +158,11 @@ class GradientRatio(Balance):
         norms = mean_over_processes(torch.stack([_gradient_norm(loss, features) for loss in losses.values()]))
         places = [self._place(name) for name in losses]
         before = self.norms[places]
-        keep = self.momentum * (before > 0)
+        keep = self.momentum * (before > 0) * (norms <= LEAP * before)
         averages = keep * before + (1 - keep) * norms
         # One overflow in half precision must not stay in the average for ever.
         self.norms[places] = torch.where(torch.isfinite(norms), averages, before)
+        self.values[places] = torch.stack([loss.detach().float() for loss in losses.values()])
         expected = before * norms[0]
         return bool(((norms * before[0] - expected).abs() < STEADY * expected).all())
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from detkd.adapters.base import ClassifierAdapter
 from detkd.errors import AdapterError
 from detkd.losses import LOSSES
-from detkd.matching import check_grids, match_classes, match_levels, no_common_classes, pick_classes
+from detkd.matching import check_grids, check_one_to_one, match_classes, match_levels, no_common_classes, pick_classes
 from detkd.places import loss_inputs
 from detkd.teachers.ensemble import class_label_loss, scale_class_gradients
 from detkd.teachers.packing import Kept
@@ -95,7 +95,7 @@ class ClassTerms(nn.Module):
         return teacher
 
     def confidence_loss(self, teacher: ClassifierOutputs, targets: ClassTargets, size: tuple[int, int]) -> Tensor:
-        """The teacher's cross-entropy on each label, [B]; 0 where the class is not common."""
+        """The teacher's cross-entropy on each label, [B]; infinite where the class is not common."""
         del size
         _, columns = self._classes or (None, None)
         return class_label_loss(pick_classes(teacher.logits, columns, background=False), self._common(targets.classes))
@@ -171,6 +171,7 @@ class ClassTerms(nn.Module):
     def _check_classes(self, term: str) -> None:
         if self._classes is None:
             raise no_common_classes(*self._names, term, "distil what needs no classes (`at`, `rkd`, `sp`)")
+        check_one_to_one(self._classes[1], self._names[1])
 
 
 def find_class_place(name: str, student: ClassifierAdapter) -> Place:
@@ -206,9 +207,10 @@ def kept_for(student: ClassifierAdapter, teacher: Teacher, terms: Sequence[Term]
 
 def _place_of(name: str, student: ClassifierAdapter) -> Place | None:
     inputs = set(loss_inputs(name))
-    absent = {"token_mask"} if student.tokenizer is None else set()
-    offers = dict(OFFERED) if student.tokenizer is None else {**OFFERED, "shallow": set()}  # heads that pool see no padding
-    return next((place for place, offered in offers.items() if inputs <= offered - absent), None)
+    place = next((place for place, offered in OFFERED.items() if inputs <= offered), None)
+    # The levels of sentences are filled up with padding, which only a loss that asks for the mask leaves out.
+    sentences, masked = student.tokenizer is not None, "token_mask" in inputs
+    return None if place in {"levels", "shallow"} and sentences != masked else place
 
 
 def _classifier_of(teacher: Teacher, student: ClassifierAdapter) -> ClassifierAdapter:
@@ -241,7 +243,7 @@ def _levels(student: ClassifierAdapter, teacher: ClassifierAdapter, scale: float
     if student.tokenizer is None:
         return match_levels(student.strides, teacher.strides, scale)
     last = len(student.strides) - 1, len(teacher.strides) - 1  # the first is the embedding's
-    return [(index, round(index * last[1] / last[0])) for index in range(len(student.strides))]
+    return [(index, round(index * last[1] / max(last[0], 1))) for index in range(len(student.strides))]
 
 
 def _layers(student: ClassifierAdapter, teacher: ClassifierAdapter) -> list[tuple[int, int]]:
@@ -252,4 +254,4 @@ def _layers(student: ClassifierAdapter, teacher: ClassifierAdapter) -> list[tupl
             f"Expected teacher and student to have attention, but {type(silent.model).__name__} has none. Leave "
             "`attention_map` out, and distil hidden states (`hidden_state`)."
         )
-    return [(index, round((index + 1) * counts[1] / counts[0]) - 1) for index in range(counts[0])]
+    return [(index, max(round((index + 1) * counts[1] / counts[0]) - 1, 0)) for index in range(counts[0])]

@@ -67,7 +67,14 @@ def test_of_classes_that_the_teacher_lacks_it_has_nothing_to_say() -> None:
     rows = own.logits[[0, 2]][:, [0, 2]], other.logits[[0, 2]][:, [1, 0]]
     torch.testing.assert_close(found["soft_kl"], losses.soft_kl(*rows))
     torch.testing.assert_close(found["dkd"], losses.dkd(*rows, torch.tensor([0, 1])))
-    assert terms.confidence_loss(other, ClassTargets(labels), SIZE)[1] == 0
+    assert terms.confidence_loss(other, ClassTargets(labels), SIZE)[1] == torch.inf
+
+
+def test_classes_that_share_one_of_the_teachers_are_refused() -> None:
+    """Its share of the softmax would be taught to each of them."""
+    with pytest.raises(AdapterError, match=r"\['cat'\] are given for several"):
+        build_terms(picture(cnn), picture(resnet18, ("cat", "dog")), "soft_kl", classes={"owl": "cat"})
+    build_terms(picture(cnn), picture(resnet18, ("cat", "dog")), "at", classes={"owl": "cat"})
 
 
 def test_a_teacher_of_other_classes_teaches_features_alone() -> None:
@@ -100,6 +107,25 @@ def test_layers_of_sentences_meet_at_the_same_share_of_their_depth() -> None:
     torch.testing.assert_close(found["hidden_state"], expected)
     attention = zip(own.attentions, (other.attentions[1], other.attentions[3]), strict=True)
     torch.testing.assert_close(found["attention_map"], sum(losses.attention_map(s, t, own.tokens) for s, t in attention))
+
+
+def test_a_deeper_student_follows_a_layer_that_there_is() -> None:
+    student, teacher = text(TransformerClassifier, 2.0), text(BertClassifier, 0.5)  # four layers of two
+    kept = kept_for(student, LiveTeacher(teacher), [Term("attention_map")])
+    assert kept.attentions == (0, 1)
+    terms = build_terms(student, teacher, "attention_map")
+    ids = torch.randint(1, 30, (3, 1, 1, 6))
+    own, other = outputs(student, ids), outputs(teacher, ids)
+    found = terms(["attention_map"], own, other, terms.no_labels(ids), (1, 6))["attention_map"]
+    assert own.tokens is not None
+    pairs = zip(own.attentions, [other.attentions[index] for index in (0, 0, 1, 1)], strict=True)
+    torch.testing.assert_close(found, sum(losses.attention_map(s, t, own.tokens) for s, t in pairs))
+
+
+@pytest.mark.parametrize("name", ["at", "sp", "fitnet", "adversarial", "byot"])
+def test_maps_of_sentences_would_teach_their_padding(name: str) -> None:
+    with pytest.raises(AdapterError, match="`hidden_state`"):
+        build_terms(text(LSTMClassifier, 1.0), text(LSTMClassifier, 1.0), name)
 
 
 def test_models_that_read_something_else_do_not_teach_each_other() -> None:

@@ -38,11 +38,13 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
+    from detkd.data.class_folders import PictureDataset
     from detkd.evaluation.instances import InstanceSettings
 
 SMALLEST = 32  # pixels: the stride of a YOLO's coarsest level
 BOXES = "bbox"
 _SOURCES = {"weights", "data", "split", "imgsz", "detections", "ground_truth", "iou_type", "pictures", "instances"}
+_SOURCES |= {"held_out"}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -59,6 +61,12 @@ def build_parser() -> argparse.ArgumentParser:
         "--pictures", choices=("fit", "tiles"), help="of a U-Net: scaled, or in tiles (default: as trained)"
     )
     parser.add_argument("--instances", metavar="K=V,...", help="of a U-Net: how objects are told from its pixels")
+    parser.add_argument(
+        "--held-out",
+        type=float,
+        metavar="SHARE",
+        help="of a classifier of pictures, for --split val without a folder: classify.held_out of its training",
+    )
     parser.add_argument("--json", type=Path, help="also write the numbers here")
     add_speaking_options(parser)
     return parser
@@ -95,6 +103,8 @@ def _evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
     from detkd.model_config import ModelConfig
 
     family = ModelConfig.model_validate({"weights": arguments.weights}).family
+    if arguments.held_out is not None and (family != "classifier" or arguments.split != "val"):
+        raise ConfigError("--held-out: only for --split val of a classifier of pictures; leave it out.")
     if family == "unet":
         return _evaluate_segmenter(arguments)
     return (_evaluate_classifier if family in CLASSIFYING else _evaluate_detector)(arguments, family)
@@ -143,7 +153,6 @@ def _evaluate_segmenter(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _evaluate_classifier(arguments: argparse.Namespace, name: str) -> dict[str, Any]:
     """Accuracy and calibration."""
-    from detkd.data.class_folders import PictureDataset
     from detkd.data.text import TextDataset
     from detkd.engines.classification import evaluate_classifier
     from detkd.engines.families import FAMILIES
@@ -158,10 +167,28 @@ def _evaluate_classifier(arguments: argparse.Namespace, name: str) -> dict[str, 
     if name == "text":
         dataset = TextDataset.load(arguments.data, family.imgsz(model), tokenizer=read_tokenizer(arguments.weights))
     else:
-        dataset = PictureDataset.load(arguments.data, family.imgsz(model))
+        dataset = _read_pictures(arguments, family.imgsz(model))
     if arguments.split not in dataset.splits:
         raise ConfigError(f"--split: expected one of {list(dataset.splits)}, but got {arguments.split}.")
     return evaluate_classifier(model, dataset, arguments.split)
+
+
+def _read_pictures(arguments: argparse.Namespace, imgsz: int) -> PictureDataset:
+    """The data of a classifier; a `val` without a folder must be the share that it was in training."""
+    from detkd.data.class_folders import HELD_OUT, PictureDataset
+
+    share: float | None = arguments.held_out
+    if share is not None and not 0 < share < 1:
+        raise ConfigError(f"--held-out: expected a share between 0 and 1, but got {share:g}.")
+    dataset = PictureDataset.load(arguments.data, imgsz, held_out=HELD_OUT if share is None else share)
+    if arguments.split == "val" and dataset.holds_out and share is None:
+        raise ConfigError(
+            "--held-out: expected the share of the training pictures that `val` was in training (classify.held_out, 0.1 by "
+            "default), because there is no folder of it, and the classifier has learnt from all others."
+        )
+    if share is not None and not dataset.holds_out:
+        raise ConfigError(f"--held-out: {arguments.data} has a folder of `val`; leave it out.")
+    return dataset
 
 
 def _refuse_pixels(arguments: argparse.Namespace) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from detkd.data.augment import import_albumentations, make_transforms
+from detkd.errors import ConfigError, one_line
 from detkd.seeds import seed_of
 
 if TYPE_CHECKING:
@@ -56,6 +57,9 @@ class MovedPictures(Dataset[ClassBatch]):
         steps: Transforms of albumentations before that, each a name to its arguments.
         salt: Tells the views of one run from those of another; the empty one is shared by all runs.
 
+    Raises:
+        ConfigError: If a step is none of albumentations', or the pictures have another size behind them.
+
     Source:
         Moving by 4 pixels and mirroring: He et al. 2016, arXiv:1512.03385, section 4.2.
     """
@@ -72,6 +76,24 @@ class MovedPictures(Dataset[ClassBatch]):
         self.images, self.shift, self.flip, self.salt = pictures, shift, flip, salt
         self.augmentation = Moves({"imgsz": pictures.pixels.shape[2], "shift": shift, "flip": flip})
         self._compose = import_albumentations().Compose(make_transforms(steps)) if steps else None
+        self._try_out()
+
+    def _try_out(self) -> None:
+        """Refuse transforms that leave a picture of another size, which no batch could hold."""
+        if self._compose is None:
+            return
+        side = self.images.pixels.shape[2]
+        try:
+            shape = self._compose(image=np.zeros((side, side, 3), np.uint8))["image"].shape
+        except Exception as error:
+            raise ConfigError(
+                f"augment: expected transforms of pictures of {side} pixels, but: {one_line(error)}"
+            ) from error
+        if shape != (side, side, 3):
+            raise ConfigError(
+                f"augment: expected transforms that leave {side} x {side} pixels, but got {shape[0]} x {shape[1]}. Add a "
+                "Resize, or give RandomResizedCrop and its like that size."
+            )
 
     def __len__(self) -> int:
         return len(self.images)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from torch import Tensor
 
+HELD_OUT = 0.1  # of a class's training pictures, for `val`
 LARGEST_MEMBER = 2**26  # bytes of a picture's file: a zip may say that a few bytes become any number
 
 
@@ -78,8 +79,10 @@ class PictureDataset(ClassSplits[ClassifiedPictures]):
     Attributes:
         names: Names of the classes, in alphabetical order.
         parts: The pictures of each split.
+        holds_out: Whether its `val` is a share of the training pictures.
     """
 
+    holds_out: bool = False
     tokenizer: None = None
 
     def images(self, split: str) -> Sequence[str]:
@@ -87,7 +90,7 @@ class PictureDataset(ClassSplits[ClassifiedPictures]):
         return self.parts[split].names
 
     @classmethod
-    def load(cls, root: Path, imgsz: int, *, subset: int | None = None, held_out: float = 0.1) -> PictureDataset:
+    def load(cls, root: Path, imgsz: int, *, subset: int | None = None, held_out: float = HELD_OUT) -> PictureDataset:
         """Read `train`, `test` and, where it is there, `val` below a folder, each a folder or a zip.
 
         Which pictures are held out of `train` for `val`, and which are left out of a subset, goes by their names alone: it
@@ -113,7 +116,9 @@ class PictureDataset(ClassSplits[ClassifiedPictures]):
                     f"{root}: expected the classes {list(names)} of train in {split}, but got {sorted(classes)}."
                 )
         train = {name: _shuffled(members) for name, members in found["train"].items()}
+        folders = {split: split for split in SPLITS}
         if not found["val"]:
+            folders["val"] = "train"
             counts = {name: max(1, round(held_out * len(members))) for name, members in train.items()}
             found["val"] = {name: members[: counts[name]] for name, members in train.items()}
             train = {name: members[counts[name] :] for name, members in train.items()}
@@ -121,7 +126,8 @@ class PictureDataset(ClassSplits[ClassifiedPictures]):
         empty = [f"{split} {name}" for split, classes in found.items() for name in classes if not classes[name]]
         if empty:
             raise DataError(f"{root}: expected two pictures or more of each class, but found too few of {empty}.")
-        return cls(names, {split: _read(root, split, classes, names, imgsz) for split, classes in found.items()})
+        parts = {split: _read(root, folders[split], classes, names, imgsz) for split, classes in found.items()}
+        return cls(names, parts, folders["val"] == "train")
 
 
 def _shuffled(members: Sequence[str]) -> list[str]:
@@ -151,11 +157,10 @@ def _members(root: Path, split: str) -> dict[str, list[str]]:
 
 
 def _read(
-    root: Path, split: str, classes: Mapping[str, Sequence[str]], names: Sequence[str], imgsz: int
+    root: Path, own: str, classes: Mapping[str, Sequence[str]], names: Sequence[str], imgsz: int
 ) -> ClassifiedPictures:
-    """Decode the chosen pictures, in the order of their names. A held-out split is read where it is held out of."""
+    """Decode the chosen pictures, in the order of their names, from a folder or its zip."""
     members = sorted((path, names.index(name)) for name, paths in classes.items() for path in paths)
-    own = split if (root / split).is_dir() or (root / f"{split}.zip").is_file() else "train"
     archive = root / f"{own}.zip"
     pixels = np.empty((len(members), 3, imgsz, imgsz), np.uint8)
     if archive.is_file():

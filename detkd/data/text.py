@@ -178,6 +178,7 @@ def _encoder(text: str, length: int) -> Any:
         raise DataError(f"Expected a tokenizer in the format of tokenizers (tokenizer.json), but: {reason}") from error
     if tokenizer.token_to_id("[PAD]") != 0:
         raise DataError("Expected a tokenizer whose token [PAD] has the id 0, which fills up short sentences.")
+    tokenizer.encode_special_tokens = True  # a sentence that says "[PAD]" means the word
     tokenizer.no_padding()
     tokenizer.enable_truncation(length)
     return tokenizer

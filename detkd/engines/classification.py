@@ -29,6 +29,7 @@ from detkd.report.classification import attention_panels, reliability_plot, simi
 from detkd.report.curves import write_reliability
 from detkd.report.gallery import Attention, Gallery, Shown, write_gallery
 from detkd.report.watched import WATCHED_METRICS
+from detkd.teachers.live import scaled
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -91,7 +92,7 @@ def evaluate(
                 judged.model,
                 judged.classes,
                 dataset.names,
-                logits_of(judged.model, part, config.train.batch),
+                logits_of(judged.model, part, config.train.batch, scale=judged.imgsz / config.train.imgsz),
             )
             for role, judged in models.items()
         }
@@ -106,9 +107,7 @@ def evaluate(
     reliability_plot(curves, folder / PICTURES)
     roles = [role for role in models if role != "student"]
     if roles:
-        similarity = _compare_layers(
-            models["student"].model, models[roles[0]].model, dataset.parts[config.evaluate[-1]], folder
-        )
+        similarity = _compare_layers(models["student"], models[roles[0]], dataset.parts[config.evaluate[-1]], folder)
     write_reliability(folder, config.evaluate[-1], curves, per_class, similarity)
     if dataset.tokenizer is not None:
         write_text(folder / "tokenizer.json", dataset.tokenizer)
@@ -124,7 +123,12 @@ def _metrics(logits: Tensor | None, labels: Tensor) -> dict[str, Any]:
 
 
 def logits_of(
-    model: nn.Module, samples: ClassifiedPictures | Sentences, count: int, places: Sequence[int] | None = None
+    model: nn.Module,
+    samples: ClassifiedPictures | Sentences,
+    count: int,
+    places: Sequence[int] | None = None,
+    *,
+    scale: float = 1.0,
 ) -> Tensor:
     """Logits of samples, [N, C].
 
@@ -133,10 +137,12 @@ def logits_of(
         samples: Pictures or sentences.
         count: Samples at a time.
         places: Which of them; None takes all.
+        scale: Side of the model's pictures as a multiple of theirs.
     """
     places = range(len(samples)) if places is None else places
     order = samples.by_length(places)
-    found = predict_logits(model, batches(samples, count, [places[turn] for turn in order]))
+    inputs = (scaled(batch, scale) for batch in batches(samples, count, [places[turn] for turn in order]))
+    found = predict_logits(model, inputs)
     return torch.empty_like(found).index_copy_(0, torch.from_numpy(order), found)
 
 
@@ -170,7 +176,7 @@ def _in_words_of(model: nn.Module, classes: Mapping[str, str], names: Sequence[s
 
 
 def _compare_layers(
-    student: nn.Module, teacher: nn.Module, part: ClassifiedPictures | Sentences, folder: Path
+    student: Judged, teacher: Judged, part: ClassifiedPictures | Sentences, folder: Path
 ) -> list[list[float]]:
     """Draw how alike the layers of two models see the same samples, and of pictures where each of them looks.
 
@@ -179,7 +185,10 @@ def _compare_layers(
     """
     chosen = torch.linspace(0, len(part) - 1, min(ALIKE, len(part))).long().tolist()
     inputs = next(batches(part, len(chosen), chosen))
-    features = {role: features_of(model, inputs) for role, model in (("teacher", teacher), ("student", student))}
+    features = {
+        role: features_of(judged.model, scaled(inputs, judged.imgsz / student.imgsz))
+        for role, judged in (("teacher", teacher), ("student", student))
+    }
     table = cka_table(features["student"], features["teacher"])
     similarity_plot(table, folder / "similarity.png")
     if inputs.shape[1] == 3:

@@ -9,6 +9,7 @@ from detkd.errors import WeightsError, one_line
 from detkd.models.text_classifiers import import_transformers
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 MOST = {  # of each size that is read from somebody else's file
@@ -57,6 +58,18 @@ def read_folder(folder: Path, classes: int, *, new_head: bool) -> tuple[Any, boo
     if model.config.num_labels != classes:
         raise WeightsError(f"Expected a BERT of {classes} classes, but {folder} has {model.config.num_labels}.")
     return model, bool(new)
+
+
+def own_names(config: Any, names: Sequence[str]) -> tuple[str, ...]:
+    """What a BERT calls its classes, in its order: the data's names where it has none of its own, or they have none.
+
+    Args:
+        config: Of transformers, which writes LABEL_0 and so on where nobody said names.
+        names: The data's.
+    """
+    own = tuple(str(config.id2label[index]) for index in range(config.num_labels))
+    nameless = all(name.startswith("LABEL_") for name in own) or all(name.isdecimal() for name in names)
+    return tuple(names) if nameless else own
 
 
 def config_to_json(config: Any) -> str:

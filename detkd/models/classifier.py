@@ -95,6 +95,11 @@ class Classifier(nn.Module):
         self.architecture, self.taps, self.tokenizer = architecture, taps, tokenizer
         self.class_names = architecture.class_names
 
+    @property
+    def most_tokens(self) -> int | None:
+        """Tokens of the longest sentence that it can read; None where any will do, or it looks at pictures."""
+        return None
+
     def classify(self, inputs: Tensor) -> Tensor:
         """Class logits [B, C] of a batch."""
         raise NotImplementedError

@@ -78,6 +78,7 @@ def build_model(
     if path is not None:
         model = load_model(path, imgsz)
         _check_tokenizer(model.tokenizer, tokenizer, role, path)
+        _check_length(model, imgsz, role, path)
         return model, f"all tensors from {path}"
     architecture = _architecture(spec, class_names, role, imgsz, tokenizer)
     if spec.weights is not None and spec.weights.is_dir():
@@ -205,14 +206,21 @@ def _pretrained(
         raise ConfigError(f"{role}.weights: expected a file for {architecture.name}, but {folder} is a folder.")
     _check_tokenizer(read_tokenizer(folder), tokenizer, role, folder)
     found, fresh = bert_files.read_folder(folder, len(architecture.class_names), new_head=role == "student")
-    most = found.config.max_position_embeddings
-    if architecture.imgsz > most:
-        raise ConfigError(
-            f"train.imgsz: expected {most} tokens at most for the BERT of {folder}, got {architecture.imgsz}."
-        )
+    if not fresh:
+        architecture = replace(architecture, class_names=bert_files.own_names(found.config, architecture.class_names))
     model = text_classifiers.BertClassifier(architecture, tokenizer, found.config)
+    _check_length(model, architecture.imgsz, role, folder)
     model.bert.load_state_dict(found.state_dict())
     return model, f"all tensors from {folder}" + (", but for a new last layer" if fresh else "")
+
+
+def _check_length(model: Classifier, imgsz: int, role: str, path: Path) -> None:
+    """Refuse sentences that have more tokens than a model knows places of."""
+    if model.most_tokens is not None and imgsz > model.most_tokens:
+        raise ConfigError(
+            f"train.imgsz: expected {model.most_tokens} tokens at most, as many as the {role} of {path} knows places of, "
+            f"but got {imgsz}."
+        )
 
 
 def _check_tokenizer(own: str | None, data: str | None, role: str, path: Path) -> None:

@@ -102,6 +102,11 @@ class TransformerClassifier(Classifier):
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, len(architecture.class_names))
 
+    @property
+    def most_tokens(self) -> int:
+        """Places that were learnt."""
+        return self.architecture.imgsz
+
     def classify(self, inputs: Tensor) -> Tensor:
         """Class logits [B, C] of token ids [B, 1, 1, L]."""
         ids = inputs.flatten(1)
@@ -179,6 +184,12 @@ class BertClassifier(Classifier):
         config._attn_implementation = "eager"
         config.attention_probs_dropout_prob = 0.0
         self.bert = library.BertForSequenceClassification(config)
+
+    @property
+    def most_tokens(self) -> int:
+        """Places that were learnt."""
+        most: int = self.bert.config.max_position_embeddings
+        return most
 
     def classify(self, inputs: Tensor) -> Tensor:
         """Class logits [B, C] of token ids [B, 1, 1, L]."""

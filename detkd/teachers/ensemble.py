@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     )
 
 EnsembleName = Literal["mean", "ca_mkd"]
+LEAST = 1e-6  # likelihood of an object that a detector misses altogether
 
 
 def confidence_weights(losses: Tensor) -> Tensor:
@@ -33,10 +35,11 @@ def confidence_weights(losses: Tensor) -> Tensor:
 
     .. math:: w_k = \frac{1}{K - 1} \Big(1 - \frac{\exp L_k}{\sum_j \exp L_j}\Big)
 
-    A teacher that errs more counts less; the weights of an image sum up to 1.
+    A teacher that errs more counts less; the weights of an image sum up to 1. Only those that know its labels are compared:
+    where that is one, it counts alone, and where nobody does, all count alike.
 
     Args:
-        losses: Loss of each teacher on each image, [K, B].
+        losses: Loss of each teacher on each image, [K, B]; infinite where it knows none of its labels.
 
     Returns:
         Weights, [K, B]; all 1 for a single teacher.
@@ -44,8 +47,11 @@ def confidence_weights(losses: Tensor) -> Tensor:
     Source:
         Zhang et al.: Confidence-Aware Multi-Teacher Knowledge Distillation, ICASSP 2022, arXiv:2201.00007, equation 4.
     """
-    count = len(losses)
-    return torch.ones_like(losses) if count == 1 else (1 - losses.softmax(0)) / (count - 1)
+    known = losses != torch.inf
+    count = known.sum(0)
+    errs = losses.masked_fill(~known, -torch.inf).softmax(0)  # NaN where nobody knows
+    weights = torch.where(count > 1, (1 - errs) * known / (count - 1).clamp(min=1), known.to(errs.dtype))
+    return torch.where(count > 0, weights, 1 / len(losses))
 
 
 @torch.no_grad()
@@ -60,16 +66,19 @@ def label_loss(teacher: Detections, targets: Targets) -> Tensor:
         targets: The labels; objects of class -1 are left out.
 
     Returns:
-        [B], 0 for an image without objects.
+        [B], infinite for an image without such objects.
     """
     real = targets.classes >= 0
-    if not real.any() or not teacher.boxes.shape[1]:
-        return teacher.boxes.new_zeros(len(teacher.boxes))
+    nothing = teacher.boxes.new_full((len(teacher.boxes),), torch.inf)
+    if not real.any():
+        return nothing
+    if not teacher.boxes.shape[1]:
+        return torch.where(real.any(1), -math.log(LEAST), nothing)
     index = targets.classes.clamp(min=0)[..., None].expand(-1, -1, teacher.scores.shape[1])
     scores = teacher.scores.transpose(1, 2).gather(1, index)  # [B, M, N]
     hits = scores * iou(teacher.boxes[:, None], targets.boxes[:, :, None])
-    losses = -hits.amax(2).clamp(min=1e-6).log()
-    return (losses * real).sum(1) / real.sum(1).clamp(min=1)
+    losses = -hits.amax(2).clamp(min=LEAST).log()
+    return torch.where(real.any(1), (losses * real).sum(1) / real.sum(1).clamp(min=1), nothing)
 
 
 @torch.no_grad()
@@ -81,14 +90,15 @@ def pixel_label_loss(teacher: PixelPredictions, labels: Tensor) -> Tensor:
         labels: Channel of each pixel, or whether it is the class where K is 1; -1 where ignored, [B, H, W].
 
     Returns:
-        [B], 0 for an image whose pixels are all ignored.
+        [B], infinite for an image whose pixels are all ignored.
     """
     known, logits = labels >= 0, teacher.logits.float()
     if teacher.softmax:
         losses = F.cross_entropy(logits, labels.clamp(min=0), reduction="none")
     else:
         losses = F.binary_cross_entropy_with_logits(logits[:, 0], labels.clamp(min=0).float(), reduction="none")
-    return (losses * known).sum((1, 2)) / known.sum((1, 2)).clamp(min=1)
+    count = known.sum((1, 2))
+    return torch.where(count > 0, (losses * known).sum((1, 2)) / count.clamp(min=1), torch.inf)
 
 
 class _ScaledGradient(torch.autograd.Function):
@@ -154,9 +164,10 @@ def class_label_loss(logits: Tensor, labels: Tensor) -> Tensor:
         labels: Index of the class, -1 where it is not among them, [B].
 
     Returns:
-        [B], 0 where the label is -1.
+        [B], infinite where the label is -1.
     """
-    return F.cross_entropy(logits.float(), labels, ignore_index=-1, reduction="none")
+    losses = F.cross_entropy(logits.float(), labels, ignore_index=-1, reduction="none")
+    return losses.masked_fill(labels == -1, torch.inf)
 
 
 def scale_class_gradients(student: ClassifierOutputs, factors: Tensor) -> ClassifierOutputs:

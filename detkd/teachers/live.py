@@ -82,8 +82,7 @@ class LiveTeacher:
     @torch.no_grad()
     def run(self, images: Tensor, views: Sequence[Any] | None = None) -> Outputs:
         """Run the model; see :class:`detkd.teachers.base.Teacher`."""
-        if self.scale != 1:
-            images = F.interpolate(images, scale_factor=self.scale, mode="bilinear", antialias=self.scale < 1)
+        images = scaled(images, self.scale)
         if self.mirrored:
             images = images.flip(-1)
         with self._autocast(images.device.type):
@@ -98,6 +97,11 @@ class LiveTeacher:
         if self.precision is None:
             return nullcontext()
         return torch.autocast(device, dtype=getattr(torch, self.precision), enabled=self.precision != "float32")
+
+
+def scaled(images: Tensor, scale: float) -> Tensor:
+    """Pictures [B, 3, H, W] as a teacher of another size sees them, [B, 3, H · scale, W · scale]."""
+    return images if scale == 1 else F.interpolate(images, scale_factor=scale, mode="bilinear", antialias=scale < 1)
 
 
 def _check_compiles(adapter: Adapter) -> None:

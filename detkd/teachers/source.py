@@ -72,7 +72,12 @@ class Source:
 
     def fingerprint(self) -> dict[str, Mapping[str, Any]]:
         """What all of it depends on."""
-        teacher = {"weights": _digest(self.live.adapter.model), "scale": self.live.scale, "precision": self.live.precision}
+        teacher: dict[str, Any] = {
+            "weights": _digest(self.live.adapter.model),
+            "scale": self.live.scale,
+            "precision": self.live.precision,
+            **({"mirrored": True} if self.live.mirrored else {}),  # caches of others are older than it
+        }
         return {**self.pictures.fingerprint(), "teacher": teacher, "kept": {"anchors": self.kept.anchors}}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ import torch
 from detkd.data.class_batches import MovedPictures, TokenizedSentences, batches, collate
 from detkd.data.class_folders import ClassifiedPictures
 from detkd.data.text import Sentences
+from detkd.errors import ConfigError
 
 PIXELS = np.arange(1, 1 + 2 * 3 * 16, dtype=np.uint8).reshape(2, 3, 4, 4)
 PICTURES = ClassifiedPictures(PIXELS, np.array([1, 0]), ("a", "b"))
@@ -55,6 +58,12 @@ def test_transforms_of_albumentations_come_first() -> None:
     pictures = MovedPictures(PICTURES, shift=0, flip=False, steps=[{"InvertImg": {"p": 1.0}}])
     assert pictures[0, 0].images[0].numpy().tolist() == (255 - PIXELS[0]).tolist()
     assert PIXELS[0, 0, 0, 0] == 1  # the data set is left as it was
+
+
+@pytest.mark.parametrize("step", [{"Resize": {"height": 8, "width": 8}}, {"RandomCrop": {"height": 64, "width": 64}}])
+def test_transforms_that_change_the_size_are_refused(step: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="augment: expected transforms"):
+        MovedPictures(PICTURES, steps=[step])
 
 
 def test_sentences_are_filled_up_to_the_longest_of_their_batch() -> None:

@@ -59,6 +59,18 @@ def test_a_split_val_of_its_own_is_taken_as_it_is(tmp_path: Path) -> None:
     assert [len(dataset.images(split)) for split in ("train", "val", "test")] == [9, 6, 3]
 
 
+def test_an_empty_split_val_is_none(root: Path) -> None:
+    expected = PictureDataset.load(root, 8)
+    assert expected.holds_out
+    (root / "val" / "red").mkdir(parents=True)
+    assert PictureDataset.load(root, 8).images("val") == expected.images("val")
+    with zipfile.ZipFile(root / "val.zip", "w"):
+        pass
+    dataset = PictureDataset.load(root, 8)
+    assert dataset.holds_out
+    np.testing.assert_array_equal(dataset.parts["val"].pixels, expected.parts["val"].pixels)
+
+
 def test_pictures_of_another_size_are_scaled(root: Path) -> None:
     dataset = PictureDataset.load(root, 16)
     assert dataset.parts["test"].pixels.shape == (6, 3, 16, 16)

@@ -48,6 +48,14 @@ def test_splits_classes_and_tokens(root: Path) -> None:
     assert len(vocabulary) <= 150
 
 
+def test_a_sentence_may_say_the_name_of_a_token(root: Path) -> None:
+    with (root / "test.tsv").open("a") as file:
+        file.write("the [PAD] film [SEP] was\tbad\n")
+    ids = TextDataset.load(root, 16, vocabulary=150).parts["test"].ids[-1]
+    assert 0 not in ids
+    assert (ids == 3).sum() == 1
+
+
 def test_long_sentences_are_cut_to_the_length(root: Path) -> None:
     assert max(len(ids) for ids in TextDataset.load(root, 5).parts["train"].ids) == 5
 

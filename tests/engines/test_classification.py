@@ -13,6 +13,7 @@ from detkd.engines.caching import cache_teachers
 from detkd.engines.classification import load_data, logits_of
 from detkd.engines.run import run_config
 from detkd.errors import AdapterError, ConfigError, WeightsError
+from detkd.evaluation.classification import classification_metrics
 from detkd.models.classifier_files import load_model, read_tokenizer, vocabulary_size
 from tests.engines.classes import TINY, configure_classes, configure_text, tensors_of, write_pictures, write_sentences
 
@@ -24,7 +25,7 @@ PICTURE_TERMS = {
     name: {}
     for name in ("soft_kl", "at", "dkd", "rkd", "sp", "dist", "class_label", "consistency", "adversarial", "fitnet")
 }
-TEXT_TERMS: dict[str, Any] = {"soft_kl": {}, "hidden_state": {}, "attention_map": {"distance": "kl"}, "rkd": {}, "at": {}}
+TEXT_TERMS: dict[str, Any] = {"soft_kl": {}, "hidden_state": {}, "attention_map": {"distance": "kl"}, "rkd": {}}
 
 
 @pytest.fixture(scope="module")
@@ -217,6 +218,18 @@ def test_a_student_goes_on_from_a_folder_of_transformers(sentences: Path, text_t
     assert load_model(tmp_path / "run" / "student.safetensors").state_dict().keys() == set(
         tensors_of(tmp_path / "run" / "student.safetensors")
     )
+
+
+def test_a_teacher_is_judged_at_the_size_at_which_it_teaches(pictures: Path, teacher: Path, tmp_path: Path) -> None:
+    distill = taught_by(teacher, terms={"soft_kl": {}})
+    distill["teacher"]["scale"] = 2.0
+    config = configure_classes(pictures, output=tmp_path, distill=distill, train={"epochs": 1, "imgsz": 32, "batch": 8})
+    found = results_of(config)["teachers"][0]["metrics"]["test"]
+    part = load_data(config).parts["test"]
+    model = load_model(teacher)
+    judged = [logits_of(model, part, 8, scale=scale) for scale in (1.0, 2.0)]
+    assert not torch.equal(*judged)
+    assert found["NLL"] == pytest.approx(classification_metrics(judged[1], torch.from_numpy(part.labels))["NLL"])
 
 
 def test_logits_come_in_the_order_of_the_samples_whatever_their_lengths(sentences: Path, text_teacher: Path) -> None:

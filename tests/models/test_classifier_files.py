@@ -212,3 +212,40 @@ def test_sizes_that_no_bert_can_have_are_refused(tmp_path: Path, change: dict[st
         config_from_json(json.dumps({**json.loads(text), **change}), 3, tmp_path)
     with pytest.raises(WeightsError, match="sizes"):
         config_from_json("[]", 3, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("own", "expected"),
+    [
+        ({0: "LABEL_0", 1: "LABEL_1", 2: "LABEL_2"}, CLASSES),
+        (dict(enumerate(CLASSES[::-1])), CLASSES[::-1]),
+        ({0: "x", 1: "y", 2: "z"}, ("x", "y", "z")),
+    ],
+)
+def test_a_bert_is_read_with_its_own_order_of_classes(
+    own: dict[int, str], expected: tuple[str, ...], tmp_path: Path
+) -> None:
+    import transformers
+
+    sizes: dict[str, Any] = {"vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = transformers.BertConfig(**sizes, intermediate_size=48, id2label=own, label2id={n: i for i, n in own.items()})
+    transformers.BertForSequenceClassification(config).save_pretrained(tmp_path)
+    (tmp_path / "tokenizer.json").write_text(WORDS)
+    spec = ModelConfig(model="bert", weights=tmp_path)
+    model, _ = build_model(spec, CLASSES, role="teacher", imgsz=32, tokenizer=WORDS)
+    assert model.class_names == expected
+    numbers, _ = build_model(spec, ("0", "1", "2"), role="teacher", imgsz=32, tokenizer=WORDS)
+    assert numbers.class_names == ("0", "1", "2")
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_sentences_longer_than_a_checkpoint_knows_places_of_are_refused(name: str, tmp_path: Path) -> None:
+    save_model(build(name), tmp_path / "student.safetensors")
+    spec = ModelConfig(weights=tmp_path / "student.safetensors")
+    most = load_model(tmp_path / "student.safetensors").architecture.imgsz
+    build_model(spec, CLASSES, role="teacher", imgsz=most, tokenizer=WORDS)
+    if name == "lstm":
+        build_model(spec, CLASSES, role="teacher", imgsz=most + 1, tokenizer=WORDS)
+        return
+    with pytest.raises(ConfigError, match=f"{most} tokens at most"):
+        build_model(spec, CLASSES, role="teacher", imgsz=most + 1, tokenizer=WORDS)

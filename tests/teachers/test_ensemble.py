@@ -10,7 +10,7 @@ import torch
 from detkd.detections import candidates
 from detkd.losses import bckd
 from detkd.teachers.ensemble import confidence_weights, label_loss, scale_gradients
-from detkd.types import DensePredictions, DetectorOutputs, Targets
+from detkd.types import DensePredictions, Detections, DetectorOutputs, Targets
 
 
 def outputs(logits: torch.Tensor, boxes: torch.Tensor) -> DetectorOutputs:
@@ -29,6 +29,18 @@ def test_confidence_by_hand() -> None:
     assert confidence_weights(torch.tensor([[1e3], [0.0]])).tolist() == [[0], [1]]
 
 
+def test_who_does_not_know_the_labels_is_not_confident() -> None:
+    inf = math.inf
+    losses = torch.tensor([[0.0, inf, inf, 0.0], [0.0, 2.0, inf, inf], [inf, inf, inf, math.log(3.0)]])
+    # exp: 1 and 3 of 4
+    assert confidence_weights(losses).T.tolist() == [
+        pytest.approx([1 / 2, 1 / 2, 0]),
+        [0, 1, 0],
+        pytest.approx([1 / 3] * 3),
+        pytest.approx([3 / 4, 0, 1 / 4]),
+    ]
+
+
 def test_label_loss_by_hand() -> None:
     boxes = torch.tensor([[[0.0, 0, 10, 10], [0, 0, 10, 20]], [[0, 0, 10, 10], [0, 0, 10, 20]]])
     logits = torch.tensor([[[0.0, -50.0], [-50.0, math.log(3)]], [[0.0, 0.0], [0.0, 0.0]]])
@@ -36,10 +48,12 @@ def test_label_loss_by_hand() -> None:
     targets.boxes[0] = torch.tensor([[0.0, 0, 10, 10], [0.0, 0, 10, 10]])
     targets.classes[0] = torch.tensor([0, 1])
     found = label_loss(candidates(outputs(logits, boxes)), targets)
-    # class 0: score 1/2, IoU 1; class 1: score 3/4, IoU 1/2; an image without objects counts 0
-    assert found.tolist() == pytest.approx([-(math.log(1 / 2) + math.log(3 / 8)) / 2, 0], abs=1e-5)
+    # class 0: score 1/2, IoU 1; class 1: score 3/4, IoU 1/2; of an image without objects nothing is known
+    assert found.tolist() == pytest.approx([-(math.log(1 / 2) + math.log(3 / 8)) / 2, math.inf], abs=1e-5)
     nothing = Targets(torch.zeros(2, 0, 4), torch.zeros(2, 0, dtype=torch.long))
-    assert label_loss(candidates(outputs(logits, boxes)), nothing).tolist() == [0, 0]
+    assert label_loss(candidates(outputs(logits, boxes)), nothing).tolist() == [math.inf] * 2
+    silent = Detections(torch.zeros(2, 0, 4), torch.zeros(2, 0, 2))
+    assert label_loss(silent, targets).tolist() == pytest.approx([-math.log(1e-6), math.inf])
 
 
 def test_scaled_gradients_weigh_any_loss_by_image() -> None:

@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from detkd.data.class_folders import PictureDataset
+from detkd.engines.classification import evaluate_classifier
+from detkd.model_config import ModelConfig
+from detkd.models.classifier_files import build_model, load_model, save_model
 from tests.engines.classes import TINY, write_pictures
+from tests.tools.calling import call as call_here
+from tests.tools.calling import refuse
 from tests.tools.test_command_lines import call
 
 
@@ -49,6 +55,23 @@ def test_evaluating_its_student_gives_the_numbers_of_the_run(config: Path, tmp_p
     for option, value, says in (("--split", "dev", "val"), ("--iou-type", "segm", "no objects")):
         done = call(*command, option, value)
         assert (done.returncode, says in done.stderr) == (2, True), done.stderr
+
+
+def test_a_val_without_a_folder_is_the_share_that_it_was_in_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of another share most pictures would be ones that the student has learnt from."""
+    data, weights = write_pictures(tmp_path / "data", {"train": 10, "test": 2}), tmp_path / "student.safetensors"
+    save_model(build_model(ModelConfig(**TINY), ("blue", "green", "red"), role="student", imgsz=32)[0], weights)
+    command = ("--weights", weights, "--data", data, "--split", "val", "--json", tmp_path / "out.json")
+    refuse(capsys, "--held-out: expected the share", "evaluate", *command)
+    refuse(capsys, "between 0 and 1", "evaluate", *command, "--held-out", 1)
+    assert call_here("evaluate", *command, "--held-out", 0.3) == 0
+    expected = evaluate_classifier(load_model(weights), PictureDataset.load(data, 32, held_out=0.3), "val")
+    assert json.loads((tmp_path / "out.json").read_text())["NLL"] == pytest.approx(expected["NLL"])
+    refuse(capsys, "--held-out: only for --split val", "evaluate", *command[:4], "--held-out", 0.3)
+    own = write_pictures(tmp_path / "own", {"train": 4, "val": 2, "test": 2})
+    refuse(capsys, "has a folder of `val`", "evaluate", *command[:3], own, *command[4:], "--held-out", 0.3)
 
 
 @pytest.mark.parametrize(

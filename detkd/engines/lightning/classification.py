@@ -85,7 +85,8 @@ class ClassificationTraining(PictureTraining):
             shares = gather(found, processes)
             logits = torch.empty(len(part), shares[0].shape[1])
             for turn, share in enumerate(shares):
-                logits[turn::processes] = share
+                if len(share):  # a process beyond the last sample has none
+                    logits[turn::processes] = share
             return {f"metrics/{name}": value for name, value in classification_metrics(logits, labels).items()}
 
         return judge
