@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from setuptools import setup
+from setuptools.command.build_py import build_py
 
 MODES = ("auto", "cpu", "cuda", "none")
 ARCHITECTURES = "8.0;8.6;8.9;9.0;10.0;12.0+PTX"
@@ -35,6 +36,18 @@ SANITIZED_FLAGS = ["-O1", "-g1", "-fno-omit-frame-pointer", "-fno-wrapv", STANDA
 THREADS = ["-fopenmp"] if sys.platform == "linux" else []
 
 
+class BuildPackage(build_py):
+    """Puts the configurations, which lie beside the package in a clone, into the package that is installed."""
+
+    def run(self) -> None:
+        super().run()
+        if not self.editable_mode:
+            shutil.copytree(ROOT / "configs", Path(self.build_lib, "detkd", "configs"), dirs_exist_ok=True)
+
+
+COMMANDS = {"build_py": BuildPackage}
+
+
 def main() -> None:
     mode = os.environ.get("DETKD_BUILD", "auto")
     if mode not in MODES:
@@ -46,7 +59,7 @@ def main() -> None:
         mode = "cpu"
     if mode == "none":
         print("detkd: no extension (DETKD_BUILD=none)")
-        setup()
+        setup(cmdclass=COMMANDS)
         return
     try:
         import torch
@@ -54,7 +67,7 @@ def main() -> None:
         if mode != "auto":
             raise
         print(f"detkd: no extension, torch is missing from the build environment ({error}); use --no-build-isolation")
-        setup()
+        setup(cmdclass=COMMANDS)
         return
     asked = f"DETKD_SANITIZE={sanitizers}" if sanitizers else "DETKD_BUILD=cpu"
     toolkit, reason = (None, asked) if mode == "cpu" else find_toolkit(torch.version.cuda)
@@ -62,7 +75,7 @@ def main() -> None:
         sys.exit(f"error: DETKD_BUILD=cuda, but {reason}.")
     print(f"detkd: building detkd._C for the CPU {f'and CUDA, {toolkit}' if toolkit else f'alone: {reason}'}")
     described = extension(toolkit, sanitized=bool(sanitizers))
-    setup(ext_modules=[described], cmdclass={"build_ext": build_command(mode, sanitized=bool(sanitizers))})
+    setup(ext_modules=[described], cmdclass={**COMMANDS, "build_ext": build_command(mode, sanitized=bool(sanitizers))})
 
 
 def find_toolkit(wanted: str | None) -> tuple[Path | None, str]:

@@ -21,6 +21,7 @@ from detkd.losses import LOSSES
 from detkd.model_config import TORCHVISION, TWO_STAGE, FamilyName, ModelConfig, TeacherConfig
 from detkd.schedules import Schedule
 from detkd.segmentation_config import SegmentationSettings
+from detkd.shipped import find_configuration
 from detkd.teachers.ensemble import EnsembleName  # noqa: TC001
 from detkd.terms import Term, teaches_itself
 from detkd.trees import parse_yaml
@@ -47,6 +48,8 @@ def default_terms(student: ModelConfig) -> dict[str, Any]:
         return {"soft_kl": {}}
     if student.family == "unet":
         return {"pixel_kl": {}, "pixel_cwd": {}}
+    if student.architecture.startswith("ssdlite"):  # whose classes exclude each other
+        return {"soft_kl": {}}
     if student.architecture.startswith(TWO_STAGE):
         return {"pkd": {}, "dkd": {"beta": 0.25, "temperature": 1.0}, "bounded_box": {}}
     return {"bckd": {}}
@@ -162,7 +165,9 @@ class RunConfig(_Strict):
         default_factory=lambda: TrainConfig.model_validate({}), description="the schedule that all engines share"
     )
     augment: tuple[dict[str, dict[str, Any] | None], ...] | None = Field(
-        None, description="albumentations' transforms, each a name to its arguments; not for YOLO"
+        None,
+        description="albumentations' transforms, each a name to its arguments, not for YOLO; null flips, scales, shifts "
+        "and recolours pictures of detectors and U-Nets, and does nothing to those of classifiers",
     )
     loading: LoadingConfig | None = Field(None, description="how pictures are drawn and composed; not for YOLO")
     optim: OptimConfig | None = Field(None, description="the optimizer; not for YOLO")
@@ -339,6 +344,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: If the file is missing, unreadable or no mapping.
     """
+    path = find_configuration(path)
     try:
         tree = parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

@@ -24,6 +24,16 @@ def setup_py(
     return subprocess.run(line, cwd=repository, env=environment, capture_output=True, text=True, check=False)
 
 
+def test_what_is_installed_has_the_configurations(repository: Path, tmp_path: Path) -> None:
+    done = setup_py(repository, "none", command=("-q", "build_py", "--build-lib", str(tmp_path)))
+    assert done.returncode == 0, done.stderr
+    shipped = tmp_path / "detkd" / "configs"
+    assert (shipped / "yolo" / "yolov5n.yaml").read_bytes() == (repository / "configs/yolo/yolov5n.yaml").read_bytes()
+    elsewhere = [sys.executable, "-c", "from detkd.shipped import *; print(shipped_configurations(), end='')"]
+    found = subprocess.run(elsewhere, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert found.stdout == str(shipped)
+
+
 def test_an_unknown_mode_is_one_clear_line(repository: Path) -> None:
     done = setup_py(repository, "gpu")
     assert done.returncode != 0

@@ -36,6 +36,39 @@ def test_a_term_is_left_out_by_null_but_one_must_stay(recipe: Path) -> None:
         load_config(recipe, ["data=d.yaml", "distill.terms.bckd=null"])
 
 
+def test_a_shipped_configuration_is_found_from_everywhere_but_a_file_of_ones_own_first(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = Path("configs", "yolo", recipe.name)
+    assert load_config(name, ["data=d.yaml"]) == load_config(recipe, ["data=d.yaml"])
+    with pytest.raises(ConfigError, match="none at configs/none.yaml"):
+        load_config(Path("configs", "none.yaml"))
+    name.parent.mkdir(parents=True)
+    name.write_text(recipe.read_text().replace("yolov5n-femto", "mine"))
+    assert load_config(name, ["data=d.yaml"]).name == "mine"
+
+
+@pytest.mark.parametrize(
+    ("model", "terms"),
+    [
+        ("ssdlite320_mobilenet_v3_large", {"soft_kl"}),
+        ("retinanet_resnet50_fpn", {"bckd"}),
+        ("maskrcnn_resnet50_fpn", {"pkd", "dkd", "bounded_box"}),
+    ],
+)
+def test_the_terms_that_are_recommended_for_a_student(model: str, terms: set[str]) -> None:
+    tree = {
+        "name": "a",
+        "data": "d.yaml",
+        "student": {"model": model},
+        "distill": {"teacher": {"weights": "t.safetensors"}},
+    }
+    config = parse_config(tree)
+    assert config.distill is not None
+    assert set(config.distill.terms) == terms
+
+
 def test_every_shipped_configuration_is_valid(repository: Path) -> None:
     files = sorted(set((repository / "configs").rglob("*.yaml")) - set((repository / "configs" / "recipes").iterdir()))
     tasks = {file.parent.name: load_config(file, ["data=d.yaml"]).task for file in files}

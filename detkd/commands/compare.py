@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
     from detkd.model_config import ModelConfig
 
-RECIPES = Path(__file__).resolve().parents[2] / "configs" / "recipes"
 OF_FAMILIES = {"yolo": "yolo.yaml", "unet": "unet.yaml", "classifier": "classification.yaml", "text": "text.yaml"}
 
 
@@ -44,13 +43,15 @@ def recipes_for(student: ModelConfig) -> Path:
         ConfigError: If there are none.
     """
     from detkd.model_config import TWO_STAGE
+    from detkd.shipped import shipped_configurations
 
+    folder = shipped_configurations() / "recipes"
     if student.family in OF_FAMILIES:
-        return RECIPES / OF_FAMILIES[student.family]
+        return folder / OF_FAMILIES[student.family]
     if student.architecture.startswith(TWO_STAGE):
-        return RECIPES / "faster_rcnn.yaml"
+        return folder / "faster_rcnn.yaml"
     raise ConfigError(
-        f"--recipes: expected a file for a student of {student.model or student.weights}; those in {RECIPES} are for YOLO, "
+        f"--recipes: expected a file for a student of {student.model or student.weights}; those in {folder} are for YOLO, "
         "U-Net and, by its name in student.model, Faster R-CNN."
     )
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from detkd.types import Backend
 
-HOW_TO_BUILD = "Build it with a C++17 compiler: pip install --no-build-isolation 'detkd[dev]', or `make build` in a clone."
+HOW_TO_BUILD = "Build it with a C++20 compiler: pip install --no-build-isolation 'detkd[dev]', or `make build` in a clone."
 FUSED_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 # Types of devices that the build has a kernel for, of each op; filled in where ops are defined.
