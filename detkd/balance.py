@@ -83,6 +83,7 @@ class GradientRatio(Balance):
 
     Args:
         shares: For each term, the norm of its gradient as a share of the task loss's.
+        most: The largest weight of terms that are held back alone, and never raised to their share.
         interval: Steps from one measurement to the next, at first and wherever the proportions move.
         longest: Steps that these become at most.
         momentum: Share of the former average that a new measurement keeps.
@@ -91,9 +92,17 @@ class GradientRatio(Balance):
     norms: Tensor
     values: Tensor
 
-    def __init__(self, shares: Mapping[str, float], *, interval: int = 8, longest: int = 64, momentum: float = 0.8) -> None:
+    def __init__(
+        self,
+        shares: Mapping[str, float],
+        *,
+        most: Mapping[str, float] | None = None,
+        interval: int = 8,
+        longest: int = 64,
+        momentum: float = 0.8,
+    ) -> None:
         super().__init__()
-        self.shares = dict(shares)
+        self.shares, self.most = dict(shares), dict(most or {})
         self.interval, self.longest = interval, longest
         self.momentum = momentum
         # Averages of the norms, the task's first; 0 where never measured.
@@ -116,7 +125,8 @@ class GradientRatio(Balance):
         # measured) says nothing of the batches until the next measurement: until one shows a gradient, it has no weight.
         floor = 1e-3 * task.clamp(min=1e-12)
         norms = {name: self.norms[self._place(name)] * self._growth(name, value) for name, value in terms.items()}
-        return {name: self.shares[name] * task / norm.clamp(min=floor) * (norm > 0) for name, norm in norms.items()}
+        weights = {name: self.shares[name] * task / norm.clamp(min=floor) * (norm > 0) for name, norm in norms.items()}
+        return {name: weight.clamp(max=self.most.get(name, torch.inf)) for name, weight in weights.items()}
 
     def get_extra_state(self) -> Tensor:
         """When to measure next: saved beside the norms, so that a resumed run goes on as if it had not stopped."""

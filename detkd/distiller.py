@@ -245,8 +245,10 @@ def _make_balance(name: BalanceName, terms: Sequence[Term], student: Adapter) ->
     if name in {"gradient_ratio", "meta"}:
         share = TOTAL_SHARE / max(len(terms), 1)
         shares = {term.name: share if term.weight is None else term.weight for term in terms}
+        # The gradient of a game fades where it is lost; raised to its share it would be noise as strong as a teacher.
+        most = {term.name: default_weight(term.name) for term in terms if getattr(LOSSES[term.name], "fades", False)}
         trained = [parameter for parameter in student.model.parameters() if parameter.requires_grad]
-        return Meta(shares, trained) if name == "meta" else GradientRatio(shares)
+        return Meta(shares, trained, most=most) if name == "meta" else GradientRatio(shares, most=most)
     weights = {term.name: default_weight(term.name) if term.weight is None else term.weight for term in terms}
     return Uncertainty(weights) if name == "uncertainty" else FixedWeights(weights)
 

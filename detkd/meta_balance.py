@@ -39,6 +39,7 @@ class Meta(Balance):
     Args:
         shares: For each term, the norm of its gradient as a share of the task loss's, with an open gate.
         parameters: The student's that train.
+        most: See :class:`detkd.balance.GradientRatio`.
         rate: :math:`\rho`.
         interval: Steps from one measurement to the next.
 
@@ -50,10 +51,16 @@ class Meta(Balance):
     gates: Tensor
 
     def __init__(
-        self, shares: Mapping[str, float], parameters: Sequence[nn.Parameter], *, rate: float = RATE, interval: int = 8
+        self,
+        shares: Mapping[str, float],
+        parameters: Sequence[nn.Parameter],
+        *,
+        most: Mapping[str, float] | None = None,
+        rate: float = RATE,
+        interval: int = 8,
     ) -> None:
         super().__init__()
-        self.ratio = GradientRatio(shares)
+        self.ratio = GradientRatio(shares, most=most)
         self.rate, self.interval = rate, interval
         self.register_buffer("gates", torch.ones(len(self.ratio.shares)))
         self._student = list(parameters)  # a list, so that they are none of this module's own

@@ -115,6 +115,14 @@ def test_a_term_that_grows_pulls_no_harder_than_its_share(feature: Tensor) -> No
         assert float(weight) * factor * 6 / 2 == pytest.approx(0.5), step  # gradients of 6 and 2
 
 
+def test_a_term_that_fades_is_held_back_but_never_raised(feature: Tensor) -> None:
+    balance = GradientRatio({"a": 0.5, "b": 0.25}, most={"a": 0.1})
+    task, terms = losses(feature)
+    assert balance(task, terms, [feature]) == {"a": pytest.approx(0.1), "b": pytest.approx(1.0)}
+    balance = GradientRatio({"a": 0.5}, most={"a": 0.1})
+    assert balance(task, {"a": 10 * terms["a"]}, [feature])["a"] == pytest.approx(0.5 * 2 / 60)
+
+
 def test_noise_is_averaged(feature: Tensor) -> None:
     balance = GradientRatio({"a": 0.5}, interval=100)
     task, terms = losses(feature)

@@ -72,6 +72,7 @@ class Adversarial(nn.Module):
     """
 
     default_weight: ClassVar[float] = 0.1
+    fades: ClassVar[bool] = True  # where the discriminator wins, so that a balance holds it back and never raises it
     aligner: ClassVar[str] = "linear"
 
     def __init__(self, channels: int, hidden: int = 64, strength: float = 1.0) -> None:
