@@ -124,7 +124,8 @@ class GradientRatio(Balance):
         # A faint gradient must not blow a term's weight up, and none at all (nothing to learn in the batch that was
         # measured) says nothing of the batches until the next measurement: until one shows a gradient, it has no weight.
         floor = 1e-3 * task.clamp(min=1e-12)
-        norms = {name: self.norms[self._place(name)] * self._growth(name, value) for name, value in terms.items()}
+        growth = self._growth(terms)
+        norms = {name: self.norms[self._place(name)] * growth[index] for index, name in enumerate(terms)}
         weights = {name: self.shares[name] * task / norm.clamp(min=floor) * (norm > 0) for name, norm in norms.items()}
         return {name: weight.clamp(max=self.most.get(name, torch.inf)) for name, weight in weights.items()}
 
@@ -155,10 +156,12 @@ class GradientRatio(Balance):
                 )
         return lines
 
-    def _growth(self, name: str, value: Tensor) -> Tensor:
-        """By how much a term has grown since it was measured, where that is no noise."""
-        growth = value.detach() / self.values[self._place(name)].clamp(min=1e-12)
-        return torch.where(growth > LEAP, growth, torch.ones_like(growth))
+    def _growth(self, terms: Mapping[str, Tensor]) -> Tensor:
+        """By how much each term has grown since it was measured, where that is no noise."""
+        now = mean_over_processes(torch.stack([value.detach().float() for value in terms.values()]))
+        before = self.values[[self._place(name) for name in terms]]
+        # Of a batch that had nothing to teach nothing can have grown.
+        return torch.where((now > LEAP * before) & (before > 0), now / before.clamp(min=1e-30), torch.ones_like(now))
 
     def _place(self, name: str) -> int:
         return 0 if name == "" else 1 + list(self.shares).index(name)
@@ -172,7 +175,7 @@ class GradientRatio(Balance):
         averages = keep * before + (1 - keep) * norms
         # One overflow in half precision must not stay in the average for ever.
         self.norms[places] = torch.where(torch.isfinite(norms), averages, before)
-        self.values[places] = torch.stack([loss.detach().float() for loss in losses.values()])
+        self.values[places] = mean_over_processes(torch.stack([loss.detach().float() for loss in losses.values()]))
         expected = before * norms[0]
         return bool(((norms * before[0] - expected).abs() < STEADY * expected).all())
 

@@ -123,6 +123,27 @@ def test_a_term_that_fades_is_held_back_but_never_raised(feature: Tensor) -> Non
     assert balance(task, {"a": 10 * terms["a"]}, [feature])["a"] == pytest.approx(0.5 * 2 / 60)
 
 
+def test_a_term_that_had_nothing_to_teach_has_not_grown(feature: Tensor) -> None:
+    balance = GradientRatio({"a": 0.5}, interval=2)
+    task, terms = losses(feature)
+    weights = [float(balance(task, {"a": factor * terms["a"]}, [feature])["a"]) for factor in (1, 1, 0, 1)]
+    assert weights[3] == weights[2] > 0
+
+
+def test_processes_agree_on_what_has_grown(feature: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    def step(balance: GradientRatio, factor: float) -> float:
+        task, terms = losses(feature)
+        return float(balance(task, {"a": factor * terms["a"]}, [feature])["a"])
+
+    alone, shared = GradientRatio({"a": 0.5}, interval=9), GradientRatio({"a": 0.5}, interval=9)
+    step(alone, 1)
+    step(shared, 1)
+    assert step(alone, 3) < step(alone, 1)
+    with monkeypatch.context() as patch:  # two others, whose terms did not grow
+        patch.setattr("detkd.balance.mean_over_processes", lambda values: (values + 2 * values / 3) / 3)
+        assert step(shared, 3) == step(alone, 1)
+
+
 def test_noise_is_averaged(feature: Tensor) -> None:
     balance = GradientRatio({"a": 0.5}, interval=100)
     task, terms = losses(feature)

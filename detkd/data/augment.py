@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import warnings
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -21,6 +22,7 @@ Labels = Literal["boxes", "masks"]
 GREY = 114  # what lies beside the picture
 MIN_VISIBILITY = 0.1  # of a box, or its object can hardly be told any more
 MIN_SIDE = 1.0  # pixels of the network's input
+STREAMS = "one for all"  # that transforms draw from: caches name it, as their views change with it
 
 
 class Augmented(NamedTuple):
@@ -76,14 +78,25 @@ class Augmentation:
             masks: 1 where an object is, [N, H, W].
             seed: What the picture depends on beside the arguments: the same in every process and order.
         """
-        self._compose.set_random_seed(seed)
+        reseed(self._compose, seed)
         extra = {} if masks is None or not len(masks) else {"masks": masks}
         result = self._compose(image=pixels, bboxes=boxes, index=np.arange(len(boxes)), **extra)
-        kept = np.asarray(result["index"], dtype=np.int64)
+        found = np.asarray(result["bboxes"], np.float64).reshape(-1, 4)
+        # Not by albumentations, which would judge the size that a box has behind each of the transforms.
+        large = (found[:, 2:] - found[:, :2] >= MIN_SIDE).all(1)
+        kept = np.asarray(result["index"], dtype=np.int64)[large]
         if masks is not None:
             shape = (0, self.imgsz, self.imgsz)
             masks = np.asarray(result["masks"])[kept] if extra else np.zeros(shape, np.uint8)
-        return Augmented(result["image"], np.asarray(result["bboxes"], np.float64).reshape(-1, 4), kept, masks)
+        return Augmented(result["image"], found[large], kept, masks)
+
+
+def reseed(compose: Any, seed: int) -> None:
+    """Set what a composition draws from.
+
+    Its own ``set_random_seed`` gives each transform a stream that begins alike: what is mirrored would be recoloured, too.
+    """
+    compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
 
 
 def scale_to(imgsz: int) -> Any:
@@ -195,8 +208,6 @@ def _box_parameters() -> Any:
         format="pascal_voc",
         label_fields=["index"],
         min_visibility=MIN_VISIBILITY,
-        min_width=MIN_SIDE,
-        min_height=MIN_SIDE,
         clip=True,
         filter_invalid_bboxes=True,
     )

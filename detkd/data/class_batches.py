@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from detkd.data.augment import import_albumentations, make_transforms
+from detkd.data.augment import import_albumentations, make_transforms, reseed
 from detkd.errors import ConfigError, one_line
 from detkd.seeds import seed_of
 
@@ -124,7 +124,7 @@ class MovedPictures(Dataset[ClassBatch]):
         if self._compose is None:
             return pixels
         for place, (image, view) in enumerate(addresses):
-            self._compose.set_random_seed(seed_of(f"{self.salt} {view} {image}"))
+            reseed(self._compose, seed_of(f"{self.salt} {view} {image}"))
             pixels[place] = self._compose(image=pixels[place].transpose(1, 2, 0))["image"].transpose(2, 0, 1)
         return pixels
 

@@ -37,6 +37,23 @@ def load_truth(path: Path, names: Sequence[str]) -> dict[str, Any]:
     return dict(truth)
 
 
+def with_boxes(truth: dict[str, Any]) -> dict[str, Any]:
+    """Ground truth that was checked, with a box of each object: some tools write none beside a mask."""
+    sizes = {image["id"]: (image["width"], image["height"]) for image in truth["images"]}
+    rows = [
+        {**row, "bbox": _box(row["bbox"], row.get("segmentation"), sizes[row["image_id"]])} for row in truth["annotations"]
+    ]
+    return {**truth, "annotations": rows}
+
+
+def _box(box: list[float], segment: Any, size: tuple[int, int]) -> list[float]:
+    """The box of an annotation, or where it has no extent its mask's."""
+    if 0 not in box[2:] or not segment:
+        return box
+    found: list[float] = coco_mask.toBbox(compress_segment(segment, *reversed(size))).tolist()
+    return found
+
+
 def check_truth(truth: Any, where: str) -> None:
     """Refuse ground truth that pycocotools would fail on, or believe: it is written in C, and checks nothing.
 
@@ -180,9 +197,7 @@ def _read_annotation(
     elif segment is not None and not is_segment(segment, sizes[image]):
         fault = "expected `segmentation` to be polygons, or run lengths of the image's size."
     else:
-        if segment is not None and 0 in box[2:]:  # some tools write no box beside a mask
-            box = coco_mask.toBbox(compress_segment(segment, *reversed(sizes[image]))).tolist()
-        x, y, width, height = box
+        x, y, width, height = _box(box, segment, sizes[image])
         return AnnotatedObject(labels[category], (x, y, x + width, y + height), segment, crowd=bool(crowd))
     return fault
 

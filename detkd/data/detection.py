@@ -108,11 +108,21 @@ class DetectionDataset(ImageSplits[AnnotatedImage]):
             return to_coco(self.annotated(split), self.names)
         truth = coco.load_truth(path, self.names)
         coco.check_truth(truth, str(path))
-        listed = {Path(image["file_name"]).name for image in truth["images"]}
-        unlisted = [image.name for image in self.images(split) if image.name not in listed]
+        truth = coco.with_boxes(truth)
+        listed, there = (
+            {Path(image["file_name"]).name for image in truth["images"]},
+            {image.name for image in self.images(split)},
+        )
+        unlisted = sorted(there - listed)
         if unlisted:
             raise DataError(
                 f"{path}: expected every image of split `{split}`, but {len(unlisted)} are missing, e.g. {unlisted[0]}."
+            )
+        gone = sorted(listed - there)
+        if gone:
+            raise DataError(
+                f"{path}: expected images of split `{split}` alone, but {len(gone)} are not in its folder, e.g. {gone[0]}. "
+                "What is labelled there would count as missed."
             )
         return truth
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 # What is read, whatever a file is called: Pillow would hand PostScript to a program that runs it.
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
+_DEEP = ("I", "F")  # modes of Pillow that it would clip at 255
 _ORIENTATION, _LYING = 0x0112, (5, 6, 7, 8)  # the EXIF tag, and its values that swap width and height
 # ImportError: once imported, ultralytics makes Pillow look for a HEIF plugin where a file is no picture.
 BROKEN = (OSError, SyntaxError, ValueError, ImportError, Image.DecompressionBombError)
@@ -44,6 +45,11 @@ def decode_picture(file: Path | BinaryIO, name: str) -> npt.NDArray[np.uint8]:
     """
     try:
         with Image.open(file, formats=FORMATS) as image:
+            if image.mode.startswith(_DEEP):
+                raise DataError(
+                    f"{name}: expected 8 bits a channel, but it has more ({image.mode}). Convert it first: how its range "
+                    "becomes 8 bits decides what is seen."
+                )
             return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     except BROKEN as error:
         raise DataError(f"{name}: expected a readable image, but: {_reason(error)}.") from error
@@ -58,7 +64,8 @@ def read_size(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path, formats=FORMATS) as image:
             width, height = image.size
-            lying = image.getexif().get(_ORIENTATION) in _LYING
+            # Of a TIFF Pillow has swapped them already.
+            lying = image.format != "TIFF" and image.getexif().get(_ORIENTATION) in _LYING
     except BROKEN as error:
         raise DataError(f"{path}: expected a readable image, but: {_reason(error)}.") from error
     return (height, width) if lying else (width, height)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from detkd.data.augment import import_albumentations, make_transforms, pad_to, scale_to
+from detkd.data.augment import import_albumentations, make_transforms, pad_to, reseed, scale_to
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -70,7 +70,7 @@ class PixelAugmentation:
             labels: What it shows, [H, W].
             seed: What the picture depends on beside the arguments: the same in every process and order.
         """
-        self._compose.set_random_seed(seed)
+        reseed(self._compose, seed)
         # One more than the class: 0, which transforms fill masks with, says then that nothing is known.
         mask = np.stack((labels.classes + 1, labels.instances), -1).astype(np.int16)
         result = self._compose(image=pixels, mask=mask)

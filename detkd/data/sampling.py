@@ -108,7 +108,7 @@ class AddressSampler(Sampler[tuple[int, int]]):
         """The epoch of all processes."""
         generator = np.random.default_rng((self._seed, self.epoch))
         # One offset for all pictures: the number of them varies by one at most from epoch to epoch.
-        ends = np.floor(np.cumsum(self._factors) + generator.random() * (self._factors.sum() % 1 > 1e-6))
+        ends = np.floor(np.cumsum(self._factors) + generator.random())
         drawn = np.repeat(np.arange(len(ends)), np.diff(ends, prepend=0.0).astype(int))
         shown = np.resize(generator.permutation(drawn), self._batches * self._batch)
         if self._lengths is not None:

@@ -119,3 +119,18 @@ def middle(weights: np.ndarray) -> tuple[float, float]:
     """Centre of mass, in pixels."""
     y, x = np.mgrid[: weights.shape[0], : weights.shape[1]]
     return float((x * weights).sum() / weights.sum()), float((y * weights).sum() / weights.sum())
+
+
+def test_transforms_draw_apart_from_each_other() -> None:
+    pixels = np.arange(8 * 8 * 3, dtype=np.uint8).reshape(8, 8, 3)
+    both = Augmentation([{"HorizontalFlip": {"p": 0.5}}, {"VerticalFlip": {"p": 0.5}}], 8)
+    seen = {both(pixels, np.zeros((0, 4)), seed=seed).pixels[0, 0, 0] for seed in range(60)}
+    assert seen == {pixels[row, column, 0] for row in (0, 7) for column in (0, 7)}
+
+
+def test_a_box_is_as_small_as_it_is_in_the_networks_input() -> None:
+    """Six pixels there may be less than one in the picture, which a transform has before it."""
+    pixels, box = np.zeros((64, 64, 3), np.uint8), np.array([[10.0, 10.0, 10.6, 10.6], [20.0, 20.0, 20.05, 30.0]])
+    for steps in ([], [{"HorizontalFlip": {"p": 1.0}}]):
+        found = Augmentation(steps, 640)(pixels, box)
+        assert found.kept.tolist() == [0]

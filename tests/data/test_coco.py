@@ -149,3 +149,6 @@ def test_a_mask_without_a_box_has_its_own(data: Path) -> None:
     (data.parent / "train.json").write_text(json.dumps(tree))
     _, second = DetectionDataset.load(data).annotated("train")
     assert second.boxes[0].tolist() == [2, 1, 6, 4]
+    found = DetectionDataset.load(data).coco("train")["annotations"]
+    assert found[0]["bbox"] == [2, 1, 4, 3]  # as in training
+    assert found[3]["bbox"] == [5, 5, 0, 3]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 
 from detkd.data.annotations import to_coco
 from detkd.data.detection import DetectionDataset, check_dataset
+from detkd.data.pictures import read_picture, read_size
 from detkd.errors import DataError
 
 
@@ -131,3 +133,31 @@ def test_bccd_reads_alike_from_labels_and_from_coco(real_data: Path, tmp_path: P
         found = by_name[image.path.name]
         assert sorted(found.classes.tolist()) == sorted(image.classes.tolist())
         assert np.sort(found.boxes, 0) == pytest.approx(np.sort(image.boxes, 0), abs=0.01)
+
+
+def test_pictures_that_are_listed_but_not_there_would_count_as_missed(data: Path) -> None:
+    dataset = DetectionDataset.load(data)
+    truth = dataset.coco("train")
+    extra = {**truth["images"][0], "id": 99, "file_name": "gone.png"}
+    (data.parent / "train.json").write_text(json.dumps({**truth, "images": [*truth["images"], extra]}))
+    with pytest.raises(DataError, match=r"1 are not in its folder, e.g. gone.png"):
+        dataset.coco("train")
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I", "F"])
+def test_pictures_of_more_than_8_bits_are_refused(mode: str, tmp_path: Path) -> None:
+    """Pillow would show most of them white."""
+    Image.fromarray(np.full((4, 4), 300, {"I;16": np.uint16, "I": np.int32, "F": np.float32}[mode])).save(
+        tmp_path / "a.tif"
+    )
+    with pytest.raises(DataError, match="8 bits a channel"):
+        read_picture(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif"])
+def test_a_size_is_that_of_the_picture_as_it_is_turned(suffix: str, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (10, 4)).save(tmp_path / f"a.{suffix}", exif=exif)
+    height, width, _ = read_picture(tmp_path / f"a.{suffix}").shape
+    assert (width, height) == (4, 10) == read_size(tmp_path / f"a.{suffix}")

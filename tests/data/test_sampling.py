@@ -33,6 +33,17 @@ def test_pictures_are_shown_as_often_as_their_factors_say() -> None:
     np.testing.assert_allclose(found, np.array([1.0, 1.0, 2.5, 1.0, 1.2]) * 7 / 6.7, atol=0.07)
 
 
+def test_chance_decides_also_where_the_factors_sum_up_to_whole_numbers() -> None:
+    sampler = AddressSampler(np.array([1.5, 1.5, 1.0, 1.0]), 5, seed=0)
+    twice = set()
+    for epoch in range(20):
+        sampler.set_epoch(epoch)
+        counts = np.bincount([image for image, _ in sampler], minlength=4)
+        assert counts.sum() == 5
+        twice.add(int(counts.argmax()))
+    assert twice == {0, 1}
+
+
 def test_plain_epochs_show_each_picture_once_in_another_order() -> None:
     sampler = AddressSampler(np.ones(10), 5, seed=1)
     orders = []

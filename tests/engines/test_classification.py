@@ -147,13 +147,16 @@ def test_a_cache_of_other_moves_is_refused(pictures: Path, teacher: Path, tmp_pa
         run_config(configure_classes(pictures, output=tmp_path, distill=distill, classify={"shift": 2}))
 
 
-def test_a_run_that_was_cut_goes_on_to_the_same_end(pictures: Path, teacher: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_run_that_was_cut_goes_on_to_the_same_end(workers: int, pictures: Path, teacher: Path, tmp_path: Path) -> None:
+    """A process that composes pictures asks for the first of them before the epoch begins."""
     from detkd.engines.lightning.callbacks import Watching
     from tests.engines.conftest import CutError
 
     distill = taught_by(teacher, terms={"soft_kl": {}, "fitnet": {}})
-    whole = run_config(configure_classes(pictures, output=tmp_path / "whole", distill=distill))
-    config = configure_classes(pictures, output=tmp_path / "cut", distill=distill)
+    how: dict[str, Any] = {"distill": distill, "loading": {"workers": workers}}
+    whole = run_config(configure_classes(pictures, output=tmp_path / "whole", **how))
+    config = configure_classes(pictures, output=tmp_path / "cut", **how)
     original = Watching.on_train_epoch_end
 
     def cut(self: Any, trainer: Any, module: Any) -> None:

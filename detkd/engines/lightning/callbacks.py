@@ -162,7 +162,7 @@ class Watching(Callback):
                 f"Expected finite losses, but in epoch {trainer.current_epoch + 1} {diverged} are not. Lower optim.lr, or "
                 "train with trainer.precision=32-true."
             )
-        best = max(self._found, default=-1.0)
+        best = max(self._found, default=-math.inf)
         done = trainer.current_epoch + 1
         metrics = self._judge(self._student) if done % self._every == 0 or done == trainer.max_epochs else {}
         rate = trainer.optimizers[0].param_groups[0]["lr"]
@@ -185,12 +185,31 @@ class Watching(Callback):
 
     @property
     def _found(self) -> list[float]:
-        """What all validations have found."""
-        return [row[self._watched] for row in self.rows if self._watched in row]
+        """What all validations have found; what is not a number is the least."""
+        found = [row[self._watched] for row in self.rows if self._watched in row]
+        return [-math.inf if math.isnan(value) else value for value in found]
 
     def _lost_patience(self) -> bool:
         found = self._found
         return self._patience is not None and bool(found) and len(found) - 1 - found.index(max(found)) >= self._patience
+
+
+class Continuing(Callback):
+    """Brings the sampler to the epoch that a resumed run goes on with.
+
+    Lightning does so when the epoch begins. By then the processes that compose pictures have asked for the first of them.
+
+    Args:
+        sampler: The training pictures'.
+        rows: The history, a row an epoch, restored.
+    """
+
+    def __init__(self, sampler: Any, rows: list[dict[str, float]]) -> None:
+        self._sampler, self._rows = sampler, rows
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Set the epoch."""
+        self._sampler.set_epoch(len(self._rows))
 
 
 class Showing(Callback):

@@ -12,6 +12,7 @@ from detkd.engines.detection import TITLE, WATCHED
 from detkd.engines.lightning.loading import salt, workers
 from detkd.engines.lightning.sharing import gather, share_statistics
 from detkd.engines.lightning.task import PictureTraining
+from detkd.errors import ConfigError
 from detkd.evaluation.coco import evaluate_coco
 from detkd.evaluation.torchvision import predict_coco
 from detkd.models.checkpoints import write_checkpoint
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from detkd.data.detection import DetectionDataset
 
 
+STRIDE = 32  # torchvision's GeneralizedRCNNTransform
+
+
 class DetectionTraining(PictureTraining):
     """The :class:`detkd.engines.lightning.task.TrainingTask` of detectors that follow torchvision's calling convention."""
 
@@ -33,8 +37,13 @@ class DetectionTraining(PictureTraining):
     title = TITLE
 
     def check(self, config: RunConfig) -> None:
-        """Refuse what albumentations would refuse."""
+        """Refuse what albumentations would refuse, and sizes that a student pads in training and its teacher does not."""
         Augmentation(config.augment or (), config.train.imgsz)
+        if config.distill is not None and config.train.imgsz % STRIDE:
+            raise ConfigError(
+                f"train.imgsz: expected a multiple of {STRIDE} pixels, which torchvision's detectors pad their input to, "
+                f"but got {config.train.imgsz}."
+            )
 
     def gather(self, samples: Sequence[Batch]) -> Batch:
         """Make a batch of batches of one picture."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -13,10 +15,9 @@ from detkd.engines.lightning.sharding import are_mixed
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from torch import nn
-
     from detkd.lightning_config import OptimConfig
 
+NORMS = (nn.LayerNorm, nn.GroupNorm, _BatchNorm)  # whose weights may have dimensions of 1 beside
 COSINE_END = 0.01  # of the learning rate
 STEPS = (2 / 3, 8 / 9)  # of the run, as in Detectron's schedules
 
@@ -28,10 +29,14 @@ def make_optimizer(modules: Iterable[nn.Module], config: OptimConfig) -> Optimiz
         modules: The student, and what else learns with it.
         config: Its settings.
     """
-    parameters = [parameter for module in modules for parameter in module.parameters() if parameter.requires_grad]
+    owners = [owner for module in modules for owner in module.modules()]
+    norms = {own for owner in owners if isinstance(owner, NORMS) for own in owner.parameters(recurse=False)}
+    every = dict.fromkeys(own for owner in owners for own in owner.parameters(recurse=False))
+    parameters = [parameter for parameter in every if parameter.requires_grad]
+    plain = {parameter for parameter in parameters if parameter.ndim <= 1 or parameter in norms}
     groups = [
-        {"params": [parameter for parameter in parameters if parameter.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [parameter for parameter in parameters if parameter.ndim <= 1], "weight_decay": 0.0},
+        {"params": [parameter for parameter in parameters if parameter not in plain], "weight_decay": config.weight_decay},
+        {"params": [parameter for parameter in parameters if parameter in plain], "weight_decay": 0.0},
     ]
     foreach = False if are_mixed(parameters) else None  # None takes many at once where that is faster
     if config.name == "sgd":

@@ -34,8 +34,8 @@ class SharedTeachers(Callback):
         mesh = init_device_mesh(pl_module.device.type, (trainer.world_size,))
         self._blocks = [block for teacher in self._teachers for block in share_out(teacher, mesh)]
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Put them together for good: the first process judges them alone."""
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put them together for good: the first process judges them alone, also where nothing was left to train."""
         for block in self._blocks:
             block.restore()
         self._blocks = []

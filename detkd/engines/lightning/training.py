@@ -99,7 +99,7 @@ class LightningEngine:
         """
         with quiet():
             trainer = make_trainer(config, folder / FOLDER)
-            from detkd.engines.lightning.callbacks import Averaging, Distilling, Showing, Watching
+            from detkd.engines.lightning.callbacks import Averaging, Continuing, Distilling, Showing, Watching
             from detkd.engines.lightning.module import StudentModule
             from detkd.engines.lightning.sharding import WholeCopy
             from detkd.engines.lightning.shared_teachers import SharedTeachers
@@ -130,7 +130,7 @@ class LightningEngine:
                 trainer.callbacks += [Distilling(distiller, module.weight_log)] if distiller is not None else []
                 trainer.callbacks += [SharedTeachers(distiller.teachers)] if sharded and distiller is not None else []
                 trainer.callbacks += [*([averaging] if averaging is not None else []), *taught]
-                trainer.callbacks += [watching, Showing(followed, watching.rows)]
+                trainer.callbacks += [watching, Continuing(loader.sampler, watching.rows), Showing(followed, watching.rows)]
                 last = folder / self.LAST_CHECKPOINT if resume else None
                 try:
                     trainer.fit(module, loader, ckpt_path=last)

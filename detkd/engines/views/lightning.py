@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch.utils.data import DataLoader
 
+from detkd.data.augment import STREAMS
 from detkd.data.loading import single_threaded
 from detkd.teachers.store import View, digest
 
@@ -88,7 +89,7 @@ class PictureViews:
         libraries = {name: version(name) for name in ("albumentations", "albucore", "numpy", "pillow")}
         return {
             "data": self._data,
-            "transform": {"augment": list(self._steps), **libraries, "opencv": cv2.__version__},
+            "transform": {"augment": list(self._steps), "streams": STREAMS, **libraries, "opencv": cv2.__version__},
             "input": self.pictures.augmentation.square,
         }
 

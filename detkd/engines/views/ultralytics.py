@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from detkd.data.augment import STREAMS, reseed
 from detkd.errors import ConfigError
 from detkd.seeds import seed_of
 from detkd.teachers.store import View, digest
@@ -108,7 +109,7 @@ class Views(Dataset[Any]):
         image, view = address
         with _seeded(f"{self.stage} {view} {image}") as seed:
             for transform in self._own_generators:
-                transform.set_random_seed(seed)
+                reseed(transform, seed)
             return {**self.dataset[image], "views": View(self.stage, view, image)}
 
     def close_mosaic(self, hyp: Any) -> None:
@@ -142,7 +143,9 @@ class Views(Dataset[Any]):
         """
         return {
             "data": self._data,
-            "transform": {name: getattr(self.args, name, None) for name in AUGMENTATION} | _versions(),
+            "transform": {name: getattr(self.args, name, None) for name in AUGMENTATION}
+            | {"streams": STREAMS}
+            | _versions(),
             "input": {"imgsz": self.args.imgsz},
         }
 

@@ -9,6 +9,7 @@ from torch.optim import SGD, AdamW
 
 from detkd.engines.lightning.optimizers import learning_rate_factor, make_optimizer, make_schedule
 from detkd.lightning_config import OptimConfig
+from detkd.losses import FGD
 
 
 def optim(**given: Any) -> OptimConfig:
@@ -58,3 +59,13 @@ def test_norms_and_biases_are_not_decayed_and_what_is_frozen_is_left_out() -> No
         assert decayed == {id(model[0].weight), id(aligner.weight)}
         assert plain == {id(p) for p in (model[0].bias, model[1].weight, model[1].bias, model[2].bias, aligner.bias)}
     assert torch.is_tensor(model[2].weight)
+
+
+def test_norms_over_maps_are_norms() -> None:
+    """The layer norm of FGD's relations has weights of three dimensions, two of them 1."""
+    loss = FGD(4)
+    decayed, plain = (group["params"] for group in make_optimizer([loss], optim()).param_groups)
+    norms = [parameter for name, parameter in loss.named_parameters() if "transform.1." in name]
+    assert len(norms) == 4
+    assert {id(parameter) for parameter in norms} <= {id(parameter) for parameter in plain}
+    assert all(parameter.ndim == 4 for parameter in decayed)
