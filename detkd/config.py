@@ -372,7 +372,8 @@ def _apply(tree: dict[str, Any], override: str) -> None:
             child = node[part] = {}
         if not isinstance(child, dict):
             raise ConfigError(f"{key}: expected `{part}` to be a section, but it is {shorten(child)}.")
-        node = child
+        # A copy: an alias of YAML stands for the same section in another place, which is not meant.
+        node[part] = node = dict(child)
     node[parts[-1]] = value
 
 

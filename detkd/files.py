@@ -33,6 +33,8 @@ def replacing(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
             raise IsADirectoryError(f"{path} is a folder")
+        if path.exists() and not path.is_file():
+            raise OSError(f"{path} is no regular file, and would be lost")
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
     except OSError as error:
         raise ConfigError(f"Expected {path} to be a file that can be written, but: {one_line(error)}") from error

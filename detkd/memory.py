@@ -77,7 +77,7 @@ def available_memory(device: str = "cpu") -> int:
         device: ``cpu`` or ``cuda``.
     """
     if device == "cuda":
-        return int(torch.cuda.mem_get_info()[0])
+        return int(torch.cuda.mem_get_info()[0]) + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
     left = [_system_memory()]
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     pages = _numbers(Path("/proc/self/statm"))
@@ -85,8 +85,16 @@ def available_memory(device: str = "cpu") -> int:
         left.append(limit - pages[0] * os.sysconf("SC_PAGE_SIZE"))
     container = [_numbers(Path("/sys/fs/cgroup", name)) for name in ("memory.max", "memory.current")]
     if all(container):
-        left.append(container[0][0] - container[1][0])
+        left.append(container[0][0] - container[1][0] + _cached_files())
     return max(0, min(left))
+
+
+def _cached_files() -> int:
+    """What a container's memory holds of files, and gives up when it is asked for."""
+    for line in _lines(Path("/sys/fs/cgroup/memory.stat")):
+        if line.startswith("inactive_file "):
+            return int(line.split()[1])
+    return 0
 
 
 def _system_memory() -> int:

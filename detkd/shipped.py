@@ -10,8 +10,8 @@ _PACKAGE = Path(__file__).resolve().parent
 
 def shipped_configurations() -> Path:
     """Their folder."""
-    beside = _PACKAGE.parent / FOLDER
-    return beside if beside.is_dir() else _PACKAGE / FOLDER
+    inside = _PACKAGE / FOLDER  # first, as beside an installed package another's folder of that name may lie
+    return inside if inside.is_dir() else _PACKAGE.parent / FOLDER
 
 
 def find_configuration(path: Path) -> Path:

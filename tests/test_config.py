@@ -261,3 +261,12 @@ def test_sections_of_another_engine_are_refused() -> None:
     assert parse_config(yaml.safe_load(dump_config(config))) == config
     with pytest.raises(ConfigError, match=r"optim\.schedule: .*'poly'"):
         parse_config({**LIGHTNING, "optim": {"schedule": "poly"}})
+
+
+def test_an_override_of_an_aliased_section_changes_one_place(tmp_path: Path) -> None:
+    text = "name: a\ndata: d.yaml\nstudent: &m {model: yolov5n.yaml, width: 0.5}\ndistill: {teacher: *m}\n"
+    (tmp_path / "run.yaml").write_text(text)
+    config = load_config(tmp_path / "run.yaml", ["student.width=0.1"])
+    assert config.distill is not None
+    assert config.distill.teacher is not None
+    assert (config.student.width, config.distill.teacher.width) == (0.1, 0.5)

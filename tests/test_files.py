@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
@@ -42,3 +43,10 @@ def test_a_path_that_cannot_be_written_is_named(tmp_path):
     with pytest.raises(ConfigError, match="folder"):
         write_text(tmp_path / "folder", "")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_a_device_or_a_pipe_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ConfigError, match="no regular file"):
+        write_text(tmp_path / "pipe", "lost")
+    assert not (tmp_path / "pipe").is_file()

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import torch
 
+from detkd import memory
 from detkd.memory import peak_memory
+
+if TYPE_CHECKING:
+    import pytest
 
 CODE = """
 import resource, sys, torch
@@ -44,3 +49,10 @@ def test_the_peak_is_of_what_lives_at_the_same_time() -> None:
 
     assert 8000 <= peak_memory(step) < 9000
     assert peak_memory(lambda: None) == 0
+
+
+def test_a_containers_files_are_given_up_when_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {"memory.max": ["2000"], "memory.current": ["1800"], "memory.stat": ["anon 300", "inactive_file 1500"]}
+    monkeypatch.setattr(memory, "_lines", lambda path: files.get(path.name, []))
+    monkeypatch.setattr(memory, "_system_memory", lambda: 10_000)
+    assert memory.available_memory() == 1700

@@ -67,6 +67,8 @@ def bench(arguments: argparse.Namespace) -> None:
 
     if arguments.device == "cuda" and not torch.cuda.is_available():
         raise ArgumentError("Expected `--device` to be there, but torch finds no CUDA device. Use --device cpu.")
+    if arguments.repeats < 1:
+        raise ArgumentError(f"Expected `--repeats` to be 1 or more, but got {arguments.repeats}.")
     known = {case.op for case in cases()}
     if unknown := set(arguments.op or ()) - known:
         raise ArgumentError(f"Expected `--op` to be one of {sorted(known)}, but got {sorted(unknown)}.")

@@ -81,9 +81,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         metrics = _evaluate(arguments)
         source = {key: str(value) for key, value in vars(arguments).items() if value is not None and key in _SOURCES}
         report = {**source, **metrics, "detkd": __version__}
-        reporter().result({"event": "result", **report}, _table(metrics))
         if arguments.json is not None:
             write_json(arguments.json, report)
+        reporter().result({"event": "result", **report}, _table(metrics))
 
 
 def _evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -219,6 +219,7 @@ def _parse_instances(text: str) -> InstanceSettings:
 
 
 def _table(metrics: Mapping[str, Any]) -> Table:
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table("metric", "value")
@@ -227,7 +228,7 @@ def _table(metrics: Mapping[str, Any]) -> Table:
             table.add_row(name, f"{value:.4f}")
     for name, value in metrics["per_class"].items():
         for metric, number in (value if isinstance(value, dict) else {"AP": value}).items():
-            table.add_row(f"{metric} {name}", f"{number:.4f}")
+            table.add_row(escape(f"{metric} {name}"), f"{number:.4f}")
     for name, value in metrics.get("instances", {}).items():
         table.add_row(f"instances {name}", str(value))
     return table

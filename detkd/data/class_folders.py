@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import lzma
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
@@ -25,6 +27,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 HELD_OUT = 0.1  # of a class's training pictures, for `val`
+BROKEN_MEMBER = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+    *(OSError, EOFError, RuntimeError, NotImplementedError, ValueError),
+)
 LARGEST_MEMBER = 2**26  # bytes of a picture's file: a zip may say that a few bytes become any number
 
 
@@ -178,7 +184,7 @@ def _unpack(file: zipfile.ZipFile, path: str, archive: Path) -> bytes:
         raise DataError(f"{archive}: expected pictures of {LARGEST_MEMBER} bytes at most, but {path} has more.")
     try:
         return file.read(path)
-    except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError, ValueError) as error:
+    except BROKEN_MEMBER as error:
         raise DataError(f"{archive}: expected a readable {path}, but: {error}.") from error
 
 

@@ -97,7 +97,9 @@ def check_steps(steps: int, gathered: int) -> Finding:
 
 def check_batch(student: nn.Module, batch: int) -> list[Finding]:
     """Whether batch normalisation that trains sees enough pictures."""
-    norms = [layer for layer in student.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.training]
+    # Whatever mode they are in: a checkpoint comes in evaluation mode, and its trainer changes that.
+    every = [layer for layer in student.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+    norms = [layer for layer in every if layer.weight is None or layer.weight.requires_grad]
     if not norms or batch >= FEW_PICTURES:
         return []
     return [SMALL.found(f"{len(norms)} layers, {batch} in a batch.")]

@@ -70,10 +70,10 @@ def examine(config: RunConfig, *, seconds: float = 60.0) -> list[Finding]:
     folder = config.output / config.name
     findings = check_extension()
     if not (folder / "results.json").is_file():
-        return findings + _examine_training(alone(config), seconds)
+        return findings + _examine_training(alone(config), seconds, config)
     findings += _examine_record(config, folder)
     try:
-        return findings + _examine_training(_finished(alone(config), folder), seconds, judge=False)
+        return findings + _examine_training(_finished(alone(config), folder), seconds, config, judge=False)
     except (ConfigError, DataError, WeightsError) as error:
         return [*findings, MOVED.found(str(error).splitlines()[0])]
 
@@ -137,13 +137,20 @@ def _finished(config: RunConfig, folder: Path) -> RunConfig:
     return config.model_copy(update={"student": student, "distill": distill})
 
 
-def _examine_training(config: RunConfig, seconds: float, *, judge: bool = True) -> list[Finding]:
-    """Look at a run's models, data and first steps, and judge its teachers unless a record already has."""
+def _examine_training(config: RunConfig, seconds: float, whole: RunConfig, *, judge: bool = True) -> list[Finding]:
+    """Look at a run's models, data and first steps, and judge its teachers unless a record already has.
+
+    Args:
+        config: What one process does of it.
+        seconds: See :func:`examine`.
+        whole: The run of all processes, whose steps count.
+        judge: Whether to judge its teachers.
+    """
     begin = time.monotonic()
     dataset = task_of(config).load_data(config)
     check_settings(config)
     images, gathered = len(dataset.images("train")), FAMILIES[config.family].engine.batches_per_step(config)
-    steps = cost.count_steps(images, config.train.batch, config.train.epochs, gathered)
+    steps = cost.count_steps(images, whole.train.batch, whole.train.epochs, gathered)
     findings = [cost.check_steps(steps, gathered)]
     models, found = _build(config, dataset)
     findings += found

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from detkd.distiller import TOTAL_SHARE, default_weight
 from detkd.doctor.findings import Finding, Kind, passed
 from detkd.doctor.teacher import LEAD
+from detkd.schedules import Schedule
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -100,12 +101,20 @@ def check_record(
     findings = _course([row[watched] for row in history if _is_number(row.get(watched))])
     if distill is None:
         return findings
-    findings += _gap(results, alone, metric)
+    # An average of the student is no model to catch up with, nor does the student come closer to what follows it.
+    averages = {index for index, spec in enumerate(distill.all_teachers) if spec.ema is not None}
+    models = [one for index, one in enumerate(results["teachers"]) if index not in averages]
+    findings += _gap({**results, "teachers": models}, alone, metric)
     for term in distill.losses():
+        if not any(term.schedule.factor(epoch + 0.5, len(history)) for epoch in range(len(history))):
+            continue  # its schedule says that it does nothing, as of a start without distillation
         values = [row[f"train/{term.name}"] for row in history if _is_number(row.get(f"train/{term.name}"))]
         weights = [epoch[term.name] for epoch in results["distill_weights"] if term.name in epoch]
         share = TOTAL_SHARE / len(distill.terms) if term.weight is None else term.weight
-        findings += _term(term.name, values, weights, share if distill.balance == "gradient_ratio" else None)
+        # A weight on a schedule does not tell how hard the term would pull.
+        balanced = distill.balance == "gradient_ratio" and term.schedule == Schedule()
+        follows = len(averages) < max(len(distill.all_teachers), 1)
+        findings += _term(term.name, values, weights, share if balanced else None, follows=follows)
     return findings
 
 
@@ -146,14 +155,16 @@ def _course(values: Sequence[float]) -> list[Finding]:
     return [passed("run", f"Validation is flat: {detail}.")]
 
 
-def _term(name: str, values: Sequence[float], weights: Sequence[float], share: float | None) -> list[Finding]:
+def _term(
+    name: str, values: Sequence[float], weights: Sequence[float], share: float | None, *, follows: bool
+) -> list[Finding]:
     if (values and not any(values)) or (weights and not any(weights)):
         return [
             SILENCED.found(f"`{name}`: loss {values[-1] if values else 0:.3g}, weight {weights[-1] if weights else 0:.3g}.")
         ]
     findings = []
     at_work = [value for value, weight in zip(values, weights, strict=False) if weight > 0]
-    if len(at_work) >= LEAST and at_work[-1] > FALL * at_work[0]:
+    if follows and len(at_work) >= LEAST and at_work[-1] > FALL * at_work[0]:
         findings.append(UNFOLLOWED.found(f"`{name}`: {at_work[0]:.3g} in the first epoch, {at_work[-1]:.3g} in the last."))
     if share is not None and weights and weights[-1] > 0:
         pull = default_weight(name) * share / weights[-1]  # of the task loss's gradient, at the published weight

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import multiprocessing
 import statistics
 import sys
@@ -96,17 +97,26 @@ def plan_comparison(
     chosen = _choose(_read_recipes(recipes), only, recipes)
     if grid:
         first = next(iter(chosen))
-        kept = {name: changes for name, changes in chosen.items() if name == first or name in only}
-        chosen = {**kept, **grid_recipes(grid)}
+        kept, cells = (
+            {name: changes for name, changes in chosen.items() if name == first or name in only},
+            grid_recipes(grid),
+        )
+        twice = sorted(kept.keys() & cells.keys())
+        if twice:
+            raise ConfigError(f"--grid: expected other names than those of recipes, but {twice} are of both.")
+        chosen = {**kept, **cells}
     teachers = base.distill.all_teachers if base.distill is not None else ()
     teacher = teachers[0].weights if teachers else None
     runs = {}
     for name, changes in chosen.items():
         if teacher is None and any(TEACHER in change for change in changes):
             raise ConfigError(f"{name}: expected distill.teacher.weights, which {TEACHER} stands for, but it is null.")
-        own = [change.replace(TEACHER, str(teacher)) for change in changes]
+        # Quoted, as YAML reads what stands behind the sign: a path may look like a number, or have a # in it.
+        own = [change.replace(TEACHER, json.dumps(str(teacher))) for change in changes]
         runs[name] = tuple(
-            load_config(config, [*overrides, *own, f"name={name}-{seed}", f"output={folder}", f"train.seed={seed}"])
+            load_config(
+                config, [*overrides, *own, f"name={name}-{seed}", f"output={json.dumps(str(folder))}", f"train.seed={seed}"]
+            )
             for seed in seeds
         )
     split = base.evaluate[-1] if split is None else split
@@ -184,9 +194,13 @@ def summarise(comparison: Comparison) -> dict[str, Any]:
         name: [_read_results(run, comparison.split, comparison.metrics) for run in runs]
         for name, runs in comparison.runs.items()
     }
+    _refuse_other_data(comparison, results)
     first = comparison.metrics[0]
     teachers = [
-        teacher["metrics"][comparison.split] for runs in results.values() for run in runs for teacher in run["teachers"]
+        teacher["metrics"][comparison.split]
+        for name, runs in results.items()
+        for config, run in zip(comparison.runs[name], runs, strict=True)
+        for teacher in _models(config, run)
     ]
     judged = [metrics for metrics in teachers if metrics.get(first) is not None]  # not so one of other classes
     best = max(judged, key=lambda metrics: metrics[first], default=None)
@@ -212,6 +226,29 @@ def summarise(comparison: Comparison) -> dict[str, Any]:
         "grid": [asdict(axis) for axis in comparison.grid],
         "command": sys.argv,
     }
+
+
+def _models(config: RunConfig, run: Mapping[str, Any]) -> list[Any]:
+    """The teachers of a run that are models of their own: an average of the student is nothing to catch up with."""
+    specs = config.distill.all_teachers if config.distill is not None else ()
+    averages = {index for index, spec in enumerate(specs) if spec.ema is not None}
+    return [teacher for index, teacher in enumerate(run["teachers"]) if index not in averages]
+
+
+def _refuse_other_data(comparison: Comparison, results: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """Runs are reused, and may be older than the data: pairs of different pictures would be no pairs."""
+    images: dict[str, Any] = {
+        config.name: run.get("data", {}).get("images")
+        for name, runs in results.items()
+        for config, run in zip(comparison.runs[name], runs, strict=True)
+    }
+    first = next(iter(images))
+    for name, own in images.items():
+        if own != images[first]:
+            raise DataError(
+                f"Expected runs on the same pictures, but those of {name} are {own}, and of {first} {images[first]}. "
+                f"Delete the older one's folder in {comparison.folder} to make it anew."
+            )
 
 
 def _summarise_recipe(runs: Sequence[Mapping[str, Any]], split: str, metrics: Sequence[str]) -> dict[str, Any]:
@@ -307,6 +344,8 @@ def _read_recipes(path: Path) -> dict[str, list[str]]:
     if not tree:
         raise ConfigError(f"{path}: expected a recipe at least, the baseline, but there is none.")
     for name, changes in tree.items():
+        if not isinstance(name, str):
+            raise ConfigError(f"{path}: expected names of recipes, but YAML reads {name!r} as none. Put it in quotes.")
         if not isinstance(changes, list) or not all(isinstance(change, str) for change in changes):
             raise ConfigError(f"{path}: expected `{name}` to be a list of key=value, but got {yaml.safe_dump(changes)!r}.")
     return tree

@@ -53,12 +53,16 @@ class _Followed:
     """The reporter's view of a run, and its loggers'."""
 
     def __init__(self, shown: Training, logs: Sequence[Log]) -> None:
-        self._shown, self._logs = shown, logs
+        self._shown, self._logs = shown, list(logs)
 
     def step(self, epochs_done: float) -> None:
         self._shown.step(epochs_done)
 
     def epoch(self, done: int, row: Mapping[str, float]) -> None:
-        for log in self._logs:
-            log({key: value for key, value in row.items() if key != "epoch"}, done)
+        for log in tuple(self._logs):
+            try:
+                log({key: value for key, value in row.items() if key != "epoch"}, done)
+            except Exception as error:  # hours of training do not end because a service is out of reach
+                self._logs.remove(log)
+                reporter().note(f"A logger failed in epoch {done} and is told no more: {one_line(error)}")
         self._shown.epoch(done, row)

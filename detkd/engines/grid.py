@@ -50,11 +50,18 @@ def parse_grid(given: Sequence[str]) -> list[Axis]:
 
 
 def grid_recipes(axes: Sequence[Axis]) -> dict[str, list[str]]:
-    """A recipe for each combination of values, the last axis fastest: a name, and what it changes as ``key=value``."""
-    return {
-        cell_name(axes, values): [f"{axis.key}={value}" for axis, value in zip(axes, values, strict=True)]
-        for values in product(*(axis.values for axis in axes))
-    }
+    """A recipe for each combination of values, the last axis fastest: a name, and what it changes as ``key=value``.
+
+    Raises:
+        ConfigError: If two combinations get the same name.
+    """
+    recipes: dict[str, list[str]] = {}
+    for values in product(*(axis.values for axis in axes)):
+        name = cell_name(axes, values)
+        if name in recipes:
+            raise ConfigError(f"--grid: expected values that names of folders tell apart, but two are called {name}.")
+        recipes[name] = [f"{axis.key}={value}" for axis, value in zip(axes, values, strict=True)]
+    return recipes
 
 
 def cell_name(axes: Sequence[Axis], values: Sequence[str]) -> str:

@@ -93,7 +93,7 @@ def _train_and_judge(
     }
     taught_by = judged_teachers(config, teachers)
     roles, models = list(taught_by), {**models, **taught_by}
-    costs = measure_cost({role: judged.model for role, judged in models.items()}, config.train.imgsz)
+    costs = measure_cost({role: (judged.model, judged.imgsz) for role, judged in models.items()})
     metrics = task.evaluate(models, dataset, config, folder)
     report = {role: {**asdict(cost), "metrics": metrics[role]} for role, cost in costs.items()}
     results = {

@@ -39,28 +39,28 @@ class ModelCost:
     cpu_ms: float
 
 
-def measure_cost(models: Mapping[str, nn.Module], imgsz: int) -> dict[str, ModelCost]:
-    """Measure models side by side on the CPU, in evaluation mode, on one square image.
+def measure_cost(models: Mapping[str, tuple[nn.Module, int]]) -> dict[str, ModelCost]:
+    """Measure models side by side on the CPU, in evaluation mode, each on one square image of its own side in pixels.
 
     A model that takes something else says so in its ``taps``. Their passes take turns, see :func:`median_times`. Training
     modes are restored.
     """
-    inputs = {name: _example(model, imgsz) for name, model in models.items()}
+    inputs = {name: _example(model, imgsz) for name, (model, imgsz) in models.items()}
     flops = {}
     with ExitStack() as stack, torch.no_grad():
-        for name, model in models.items():
+        for name, (model, _) in models.items():
             stack.enter_context(evaluating(model))
             with FlopCounterMode(display=False, custom_mapping={torch.ops.aten.mkldnn_rnn_layer: _recurrent}) as counter:
                 model(inputs[name])
             flops[name] = counter.get_total_flops()
-        times = median_times({name: partial(model, inputs[name]) for name, model in models.items()})
+        times = median_times({name: partial(model, inputs[name]) for name, (model, _) in models.items()})
     return {
         name: ModelCost(
             parameters=sum(parameter.numel() for parameter in model.parameters()),
             gflops=flops[name] / 1e9,
             cpu_ms=times[name],
         )
-        for name, model in models.items()
+        for name, (model, _) in models.items()
     }
 
 

@@ -11,10 +11,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+LESS_IS_BETTER = ("NLL", "ECE")
+
+
 def headings(report: Mapping[str, Any]) -> tuple[str, ...]:
     """Headings of the table: the task's first metric by seed, and what was gained in each."""
     first = report["metrics"][0]
-    gained = [f"{metric} gained (95 %)" for metric in _gained(report)]
+    gained = [f"{told_as(metric)} (95 %)" for metric in _gained(report)]
     return ("recipe", f"{first} by seed", f"mean {first}", *gained, "gap closed", "s/epoch", "MiB")
 
 
@@ -70,6 +73,11 @@ def _difference(recipe: Mapping[str, Any], metric: str) -> str:
     if difference["low"] is None:
         return f"{difference['mean']:+.3f} (one pair)"
     return f"{difference['mean']:+.3f} ({difference['low']:+.3f} … {difference['high']:+.3f})"
+
+
+def told_as(metric: str) -> str:
+    """What a difference of a metric is called."""
+    return f"{metric} gained, less is better" if metric in LESS_IS_BETTER else f"{metric} gained"
 
 
 def _gained(report: Mapping[str, Any]) -> list[str]:

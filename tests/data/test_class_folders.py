@@ -119,3 +119,20 @@ def test_cifar_is_read_from_its_zips(real_data: Path) -> None:
     assert len(dataset.names) == 10
     assert [len(dataset.images(split)) for split in ("train", "val", "test")] == [200, 2000, 10000]
     assert np.bincount(dataset.parts["val"].labels).tolist() == [200] * 10
+
+
+def test_a_damaged_member_is_named(root: Path) -> None:
+    pack(root, "test")
+    path = root / "test.zip"
+    with zipfile.ZipFile(path) as file:
+        members = {info.filename: file.read(info) for info in file.infolist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, content in members.items():
+            file.writestr(name, content)
+        first = file.infolist()[0]
+        place = first.header_offset + 30 + len(first.filename.encode())
+    content = bytearray(path.read_bytes())
+    content[place : place + 4] = b"\xff\xff\xff\xff"  # no block of deflate
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=f"expected a readable {first.filename}"):
+        PictureDataset.load(root, 8)

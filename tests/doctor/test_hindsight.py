@@ -108,3 +108,15 @@ def test_a_student_that_did_not_follow_is_named() -> None:
 def test_a_run_without_a_teacher_has_a_course_alone() -> None:
     found = check_record(record(teacher=None), None, watched="metrics/AP", metric="AP")
     assert [finding.check for finding in found] == ["run"]
+
+
+def test_an_average_of_the_student_is_not_judged_as_a_model() -> None:
+    found = judge(record(teacher=0.56, term=[1.0] * 20), teacher={"ema": 0.99})
+    assert not {"run.reached", "run.no_gap", "run.unfollowed"} & set(found)
+
+
+def test_a_schedule_says_when_a_term_does_nothing() -> None:
+    idle = {"pkd": {"weight": 1.0, "schedule": {"stop": 1e-9}}}
+    assert "run.silenced" not in judge(record(weights=[0.0] * 20, term=[0.0] * 20), terms=idle)
+    fading = {"pkd": {"schedule": {"decay": "cosine"}}}
+    assert "run.held_back" not in judge(record(weights=[6.0 / (1 + index) for index in range(20)]), terms=fading)

@@ -10,7 +10,7 @@ import yaml
 
 from detkd.config import dump_config
 from detkd.engines import compare
-from detkd.errors import AdapterError, ConfigError, WeightsError
+from detkd.errors import AdapterError, ConfigError, DataError, WeightsError
 from tests.engines.conftest import TINY
 
 RECIPES = {
@@ -167,3 +167,43 @@ def test_models_and_terms_that_do_not_fit_are_refused_before_the_first_run(
     with pytest.raises(AdapterError, match=r"misfit-0: Expected loss `dkd` .*`detection_label` \(from any\)"):
         compare.run_comparison(plan(tmp_path))
     assert not (tmp_path / "runs").exists()
+
+
+def test_runs_of_other_pictures_are_no_pairs(tmp_path: Path, data: Path) -> None:
+    write_run(tmp_path, data, "t.pt")
+    planned = plan(tmp_path, only=["pkd"])
+    for name, count in (("alone", 10), ("pkd", 20)):
+        for run in planned.runs[name]:
+            finish(run, 0.5)
+            path = run.output / run.name / "results.json"
+            path.write_text(json.dumps({**json.loads(path.read_text()), "data": {"images": {"train": count}}}))
+    with pytest.raises(DataError, match="Expected runs on the same pictures, but those of pkd-0"):
+        compare.summarise(planned)
+
+
+def test_an_average_of_the_student_is_no_gap_to_close(tmp_path: Path, data: Path) -> None:
+    recipes = {"alone": ["distill=null"], "average": ["distill.teacher={ema: 0.99}", "distill.terms={pkd: {}}"]}
+    write_run(tmp_path, data, "t.pt", recipes)
+    planned = plan(tmp_path)
+    for runs in planned.runs.values():
+        for run in runs:
+            finish(run, 0.5)
+            path = run.output / run.name / "results.json"
+            content = json.loads(path.read_text())
+            path.write_text(json.dumps({**content, "teachers": [content["student"]] if run.distill else []}))
+    report = compare.summarise(planned)
+    assert report["teacher"] is None
+    assert report["recipes"]["average"]["gap_closed"] is None
+
+
+def test_names_and_paths_are_not_what_yaml_may_take_them_for(tmp_path: Path, data: Path) -> None:
+    folder = tmp_path / "a #b"
+    folder.mkdir()
+    write_run(folder, data, "5")
+    planned = plan(folder)
+    assert planned.runs["native"][0].output == planned.folder == folder / "runs" / "table"
+    assert planned.runs["native"][0].trainer["distill_model"] == "5"
+    for name in (0.5, True):
+        write_run(folder, data, "t.pt", {name: []})
+        with pytest.raises(ConfigError, match="Put it in quotes"):
+            plan(folder)

@@ -42,6 +42,11 @@ def test_names_are_those_of_folders() -> None:
     assert list(grid_recipes([Axis("student.model", ("a/b c",))])) == ["model-a-b-c"]
 
 
+def test_cells_that_would_share_a_folder_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="two are called weights-runs-a-b.pt"):
+        plan(tmp_path, "distill.teacher.weights=runs/a/b.pt,runs/a-b.pt")
+
+
 @pytest.mark.parametrize("grid", [["key"], ["=1"], ["a.b=1,,2"], ["a=1,1"], ["a=1", "a=2"], ["a=1", "b=1", "c=1"]])
 def test_what_is_no_grid_is_refused(grid: list[str]) -> None:
     with pytest.raises(ConfigError, match="--grid: expected"):

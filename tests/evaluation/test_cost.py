@@ -28,20 +28,26 @@ class Reader(nn.Module):
 
 def test_convolutions_by_hand() -> None:
     model = nn.Conv2d(3, 4, 3, padding=1, bias=False)
-    cost = measure_cost({"model": model}, 32)["model"]
+    cost = measure_cost({"model": (model, 32)})["model"]
     assert (cost.parameters, cost.gflops * 1e9) == (108, 2 * 108 * 32 * 32)
     assert cost.cpu_ms > 0
 
 
 def test_recurrent_layers_by_hand() -> None:
-    cost = measure_cost({"model": Reader()}, 32)["model"]
+    cost = measure_cost({"model": (Reader(), 32)})["model"]
     assert round(cost.gflops * 1e9) == 2 * TOKENS * 2 * 4 * STATE * (WIDTH + STATE)
+
+
+def test_each_model_is_measured_at_its_own_size() -> None:
+    model = nn.Conv2d(3, 4, 1, bias=False)
+    costs = measure_cost({"student": (model, 32), "teacher": (model, 64)})
+    assert costs["teacher"].gflops == 4 * costs["student"].gflops
 
 
 def test_modes_are_restored() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)).train()
     model[1].eval()
-    measure_cost({"model": model}, 32)
+    measure_cost({"model": (model, 32)})
     assert (model[0].training, model[1].training) == (True, False)
 
 

@@ -134,6 +134,10 @@ class LightningEngine:
                 last = folder / self.LAST_CHECKPOINT if resume else None
                 try:
                     trainer.fit(module, loader, ckpt_path=last)
+                except SystemExit as end:
+                    if isinstance(end.__context__, KeyboardInterrupt):  # which Lightning makes an exit code of 1 of
+                        raise KeyboardInterrupt from end
+                    raise
                 except (RuntimeError, KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
                     if last is None or watching.begun or isinstance(error, DetkdError):
                         raise

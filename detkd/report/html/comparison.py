@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from typing import TYPE_CHECKING, Any
 
+from detkd.report.comparison import told_as
 from detkd.report.curves import read_curves
 from detkd.report.html.images import merged
 from detkd.report.html.models import Model, class_chart, per_class, precision_charts
@@ -46,10 +47,11 @@ def comparison_page(folder: Path) -> str:
         report=report,
         metrics=metrics,
         gained=[metric for metric in metrics if metric != "AP75"],
+        told_as=told_as,
         others=others,
         styles=styles,
         costs={name: _costs(own) for name, own in runs.items()},
-        teacher=_costs_of_teacher(runs),
+        teacher=_best_teacher(runs, report),
         seeds=[(metric, _seeds(report, metric, styles)) for metric in metrics],
         gains=[(metric, _gains(report, metric, styles)) for metric in metrics if others],
         validation=validation,
@@ -75,9 +77,14 @@ def _costs(runs: list[dict[str, Any]]) -> dict[str, float] | None:
     return {"parameters": student["parameters"], "gflops": student["gflops"], "cpu_ms": time}
 
 
-def _costs_of_teacher(runs: Mapping[str, list[dict[str, Any]]]) -> dict[str, float] | None:
-    teachers = [teacher for own in runs.values() for run in own for teacher in run["teachers"][:1]]
-    return {key: teachers[0][key] for key in ("parameters", "gflops", "cpu_ms")} if teachers else None
+def _best_teacher(runs: Mapping[str, list[dict[str, Any]]], report: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The teacher whose metrics the comparison tells; None where its runs are gone, or there is none."""
+    if report["teacher"] is None:
+        return None
+    first = report.get("metrics", list(DEFAULT_METRICS))[0]
+    taught: list[dict[str, Any]] = [teacher for own in runs.values() for run in own for teacher in run["teachers"]]
+    told = report["teacher"][first]
+    return next((one for one in taught if one["metrics"].get(report["split"], {}).get(first) == told), None)
 
 
 def _seeds(report: Mapping[str, Any], metric: str, styles: Mapping[str, str]) -> Markup:
@@ -130,10 +137,10 @@ def _classes(
     split = report["split"]
     tables = {name: _mean([per_class(run["student"], split, "AP") for run in own]) for name, own in runs.items()}
     models = [Model(name, style, {}) for name, style in styles.items()]
-    taught = [run["teachers"][0] for own in runs.values() for run in own if run["teachers"]]
-    if taught:
+    teacher = _best_teacher(runs, report)
+    if teacher is not None:
         models.insert(0, Model("teacher", "teacher", {}))
-        tables["teacher"] = per_class(taught[0], split, "AP")
+        tables["teacher"] = per_class(teacher, split, "AP")
     return class_chart(models, tables, "AP")
 
 

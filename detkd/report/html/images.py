@@ -80,16 +80,21 @@ def pictures_of(folder: Path, baseline: Path | None = None, *, curves: bool) -> 
         there = [] if curves else [name for name in GRIDS if (folder / name).is_file()]
         return Pictures(grids=[(Path(name).stem, data_uri(folder / name)) for name in there])
     alone = {} if baseline is None else _views_alone(baseline)
-    compared, attention = [], []
+    compared: list[tuple[str, list[View]]] = []
+    attention: list[tuple[str, list[View]]] = []
     for entry in index["pictures"]:
-        if entry["views"]:
-            views = _views(folder, entry["views"], entry["captions"])
-            own = [view for view in views if view.role == "student"]
-            others = [view for view in views if view.role != "student"]
-            compared.append(_compared(entry["title"], others + alone.get(entry["title"], []) + own))
+        views = _views(folder, entry["views"], entry["captions"])
+        own = [view for view in views if view.role == "student"]
+        others = [view for view in views if view.role != "student"]
+        compared.append((entry["title"], others + alone.get(entry["title"], []) + own if views else []))
         for level in entry["attention"]:
-            attention.append(_compared(f"{entry['title']}, {level['level']}", _views(folder, level["views"], {})))
-    return Pictures(compared, attention, index["legend"], index["note"])
+            attention.append((f"{entry['title']}, {level['level']}", _views(folder, level["views"], {})))
+    return Pictures(_drawn(compared), _drawn(attention), index["legend"], index["note"])
+
+
+def _drawn(found: Sequence[tuple[str, list[View]]]) -> list[Compared]:
+    """Those pictures of which there is a view."""
+    return [_compared(title, views) for title, views in found if views]
 
 
 def merged(runs: Mapping[str, Path]) -> Pictures:
@@ -148,6 +153,7 @@ def _compared(title: str, views: list[View]) -> Compared:
 
 
 def _views(folder: Path, names: Mapping[str, str], captions: Mapping[str, Any]) -> list[View]:
-    return [
-        View(role, str(captions.get(role, "")), data_uri(folder / FOLDER / Path(name).name)) for role, name in names.items()
-    ]
+    """Those whose files are there; a link is none, which a page that is mailed would follow out of the folder."""
+    files = {role: folder / FOLDER / Path(name).name for role, name in names.items()}
+    there = {role: file for role, file in files.items() if file.is_file() and not file.is_symlink()}
+    return [View(role, str(captions.get(role, "")), data_uri(file)) for role, file in there.items()]

@@ -179,3 +179,17 @@ def test_the_command_is_one_that_can_be_typed() -> None:
     assert command_line(["tools/train_det.py", "a b"]) == "python tools/train_det.py 'a b'"
     assert command_line(["/usr/local/bin/detkd", "train-det"]) == "detkd train-det"
     assert command_line(["/lib/detkd/__main__.py", "compare"]) == "python -m detkd compare"
+
+
+def test_a_picture_that_is_gone_or_a_link_is_left_out(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "one")
+    files = sorted((folder / "pictures").glob("*.webp"))
+    before = page_of(folder).count("data:image/webp")
+    (tmp_path / "secret.webp").write_bytes(files[0].read_bytes())
+    files[0].unlink()
+    files[0].symlink_to(tmp_path / "secret.webp")
+    files[1].unlink()
+    assert page_of(folder).count("data:image/webp") == before - 2
+    for file in files[2:]:
+        file.unlink()
+    assert "data:image/webp" not in page_of(folder)
