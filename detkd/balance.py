@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from detkd.agreeing import mean_over_processes
+from detkd.errors import AdapterError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -211,7 +212,19 @@ class Uncertainty(Balance):
         return penalty
 
 
+HALF_SCALE = 1024.0  # of gradients at features in half precision, most of which would be 0 there
+
+
 def _gradient_norm(loss: Tensor, features: Sequence[Tensor]) -> Tensor:
-    gradients = torch.autograd.grad(loss, list(features), retain_graph=True, allow_unused=True)
+    trained = [feature for feature in features if feature.requires_grad]
+    if not trained:
+        raise AdapterError(
+            "Expected features of the student that train, to weigh gradients at, but all of them are frozen. Freeze fewer "
+            "layers, or give `balance: none` and weights."
+        )
+    scale = HALF_SCALE if any(feature.dtype == torch.float16 for feature in trained) else 1.0
+    gradients = torch.autograd.grad(
+        loss, trained, grad_outputs=torch.full_like(loss, scale), retain_graph=True, allow_unused=True
+    )
     squares = [g.float().square().sum() for g in gradients if g is not None]
-    return torch.stack(squares).sum().sqrt() if squares else torch.zeros((), device=loss.device)
+    return torch.stack(squares).sum().sqrt() / scale if squares else torch.zeros((), device=loss.device)

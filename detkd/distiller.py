@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -18,6 +18,7 @@ from detkd.modes import evaluating
 from detkd.teachers.ensemble import EnsembleName, confidence_weights
 from detkd.teachers.itself import Itself
 from detkd.terms import teaches_itself
+from detkd.types import DetectorOutputs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -91,6 +92,7 @@ class Distiller(nn.Module):
         self.balance = _make_balance(balance, terms, student)
         self.distances = Distances({term.name: term.schedule.distance for term in terms if term.schedule.distance > 0})
         self._ensemble = ensemble
+        self._head_weights: tuple[float, ...] = ()
         given = torch.ones(len(teachers)) if weights is None else torch.tensor(weights)
         self._weights = (given / given.sum()).tolist()
         self.epoch, self.epochs = 0.0, 1.0
@@ -142,6 +144,10 @@ class Distiller(nn.Module):
                 self._compute([term.name for term in self._terms], images, nothing, self._run_teachers(images, None))
         finally:
             self.detach()
+
+    def weigh_heads(self, weights: Sequence[float]) -> None:
+        """Say how the task loss weighs the heads of an end-to-end student, from the next forward pass on."""
+        self._head_weights = tuple(weights)
 
     def look_ahead(self, held_out: Callable[[], Tensor]) -> None:
         """Let the balance look at samples that the student does not train on; call it before the student's forward pass.
@@ -195,6 +201,8 @@ class Distiller(nn.Module):
     ) -> tuple[dict[str, Tensor], tuple[Tensor, ...]]:
         """The weighted mean of each term over the teachers, and the student's features at which they are weighed."""
         student = self._student.take_outputs()
+        if self._head_weights and isinstance(student, DetectorOutputs):
+            student = replace(student, head_weights=self._head_weights)
         size = (images.shape[2], images.shape[3])
         judged = self._ensemble == "ca_mkd"
         taught = [name for name in names if not teaches_itself(name)]

@@ -119,11 +119,11 @@ class TeacherTerms(nn.Module):
         if factors is not None:
             student = scale_gradients(student, factors)
         levels = level_tensors(teacher, targets.boxes, size) if "levels" in places else []
-        found = self._detected(whole, size) if inputs & DETECTED_NAMES else {}
+        detected = self._detected(whole, size) if inputs & DETECTED_NAMES else {}
         pairs = zip(student.dense, teacher.dense, strict=False)  # of end-to-end and other models, the common one
         dense = places & {"dense", "crossed"}
-        heads = [dense_tensors(student, teacher, pair, targets.boxes, size) | found for pair in pairs] if dense else []
-        regions = self._regions(inputs, student.regions, whole, targets, size) | found if "regions" in places else {}
+        heads = [dense_tensors(student, teacher, pair, targets.boxes, size) | detected for pair in pairs] if dense else []
+        regions = self._regions(inputs, student.regions, whole, targets, size) | detected if "regions" in places else {}
         masks = self._masks(student.masks, whole, targets, size) if "masks" in places else {}
         terms = {}
         for name in names:
@@ -138,7 +138,8 @@ class TeacherTerms(nn.Module):
             else:
                 # Detections are labels of many anchors each, which a one-to-one head must not learn to repeat.
                 taught = heads[:1] if DETECTED_NAMES & set(wanted) else heads
-                terms[name] = torch.stack([loss(*_pick(head, wanted, name)) for head in taught]).mean()
+                found = [loss(*_pick(head, wanted, name)) for head in taught]
+                terms[name] = _over_heads(found, student.head_weights)
         return terms
 
     def candidates(self, whole: DetectorOutputs, size: tuple[int, int]) -> Detections:
@@ -234,6 +235,12 @@ class TeacherTerms(nn.Module):
                 for s, t in self.pairing.levels
             )
         return None
+
+
+def _over_heads(values: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """The mean over heads, weighed as the task loss weighs them: the one that is used in the end learns most in the end."""
+    shares = torch.tensor(weights[: len(values)] or [1.0] * len(values), device=values[0].device)
+    return (torch.stack(list(values)) * shares).sum() / shares.sum()
 
 
 def detector_of(teacher: Teacher) -> DetectorAdapter:

@@ -84,6 +84,7 @@ class DetectorOutputs:
             detectors of one stage.
         regions: What the second stage says of the regions that it was shown; None where it has not run.
         masks: What a mask head says of those that lie on objects; None where there is none, or it has not run.
+        head_weights: How the task loss weighs each of `heads`; empty where it weighs them alike.
     """
 
     features: tuple[Tensor, ...]
@@ -94,6 +95,7 @@ class DetectorOutputs:
     objectness: DensePredictions | None = None
     regions: RegionPredictions | None = None
     masks: MaskPredictions | None = None
+    head_weights: tuple[float, ...] = ()
 
     @property
     def dense(self) -> tuple[DensePredictions, ...]:

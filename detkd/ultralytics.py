@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from detkd.adapters.ultralytics import import_ultralytics
+from detkd.adapters.ultralytics import UltralyticsAdapter, import_ultralytics
 from detkd.config import NOT_AHEAD, parse_distillation
 from detkd.engines.caching import make_caches
 from detkd.engines.distillation import build_distiller
@@ -95,7 +95,7 @@ def distill_trainer(
             for spec in config.all_teachers
         ]
         if config.inherit and not trainer.resume:
-            select_weights(student, models[0])
+            select_weights(student, models[0], (names, UltralyticsAdapter(models[0]).class_names))
         pictures = None if config.views is None else trainer.train_loader.dataset
         return build_distiller(student, models, config, imgsz, pictures)
 
@@ -131,6 +131,8 @@ def cache_teacher(
     pictures = load_views({**student.overrides, **arguments}, int(model.stride.max()), config.views)
     model.names = pictures.data["names"]
     args, names = pictures.args, list(model.names.values())
+    if not isinstance(args.batch, int) or args.batch < 1:
+        raise ConfigError(f"batch: expected a number of pictures from 1 on, but got {args.batch}.")
     make_caches(model, names, config, pictures, torch_device(args.device), batch=args.batch, imgsz=args.imgsz)
 
 

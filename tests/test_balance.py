@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from detkd.balance import FixedWeights, GradientRatio, Uncertainty
+from detkd.errors import AdapterError
 
 
 def losses(feature: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -186,3 +187,19 @@ def test_uncertainty_learns_one_over_the_loss() -> None:
         optimizer.step()
     assert balance(torch.zeros(()), terms, [])["a"].item() == pytest.approx(2 / 4, rel=1e-2)
     assert balance(torch.zeros(()), terms, [])["b"].item() == pytest.approx(1 / 0.5, rel=1e-2)
+
+
+def test_gradients_are_weighed_at_features_that_train(feature: Tensor) -> None:
+    task, terms = losses(feature)
+    frozen = torch.ones(4)
+    weights = [GradientRatio({"a": 0.5})(task, {"a": terms["a"]}, features) for features in ([feature], [frozen, feature])]
+    assert weights[0] == weights[1]
+    with pytest.raises(AdapterError, match="all of them are frozen"):
+        GradientRatio({"a": 0.5})(task, {"a": terms["a"]}, [frozen])
+
+
+def test_faint_gradients_in_half_precision_are_measured() -> None:
+    feature = torch.ones(64, dtype=torch.float16, requires_grad=True)
+    balance = GradientRatio({"a": 1.0})
+    balance(feature.float().sum() * 1e-4, {"a": feature.float().sum() * 2e-8}, [feature])
+    assert balance.norms.tolist() == pytest.approx([8e-4, 1.6e-7], rel=0.05)

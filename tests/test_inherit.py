@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from ultralytics.nn.modules.block import Attention, C2f
 
 from detkd.errors import WeightsError
 from detkd.inherit import select_weights
 from detkd.model_config import ModelConfig
 from detkd.models.torchvision import build_model
+from tests.adapters.families import build
 
 
 def network(width: int, depth: int = 1) -> nn.Module:
@@ -80,3 +82,43 @@ def test_the_teacher_stays_as_it_was() -> None:
     with torch.no_grad():
         student.one.weight.add_(1)
     assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
+
+
+def test_a_deeper_block_gives_the_maps_of_the_layers_that_are_taken() -> None:
+    """C2f joins two halves of its input with what each layer says: 2 + 4 maps for the teacher, 2 + 2 for the student."""
+    teacher, student = C2f(32, 32, n=4), C2f(16, 16, n=2)
+    select_weights(student, teacher)
+    maps = teacher.cv2.conv.weight[::2].unflatten(1, (6, 16))
+    assert torch.equal(student.cv2.conv.weight, maps[:, :4, ::2].flatten(1, 2))
+
+
+def test_attention_keeps_whole_heads() -> None:
+    teacher, student = Attention(256, num_heads=4), Attention(128, num_heads=2)
+    select_weights(student, teacher)
+    heads = teacher.qkv.conv.weight.unflatten(0, (4, -1))[::2, :, ::2]  # each of queries, keys and values, 32 + 32 + 64
+    assert torch.equal(student.qkv.conv.weight, heads.flatten(0, 1))
+    assert torch.equal(student.qkv.bn.running_mean, teacher.qkv.bn.running_mean.unflatten(0, (4, -1))[::2].flatten())
+    assert torch.equal(student.pe.conv.weight, teacher.pe.conv.weight.unflatten(0, (4, -1))[::2].flatten(0, 1))
+    values = teacher.proj.conv.weight[::2].unflatten(1, (4, -1))[:, ::2]
+    assert torch.equal(student.proj.conv.weight, values.flatten(1, 2))
+
+
+def test_narrower_heads_are_thinned_within_queries_keys_and_values() -> None:
+    teacher, student = Attention(128, num_heads=2), Attention(64, num_heads=2)
+    select_weights(student, teacher)
+    parts = teacher.qkv.conv.weight[:, ::2].unflatten(0, (2, -1)).split([32, 32, 64], 1)
+    assert torch.equal(student.qkv.conv.weight, torch.cat([part[:, ::2] for part in parts], 1).flatten(0, 1))
+
+
+def test_what_says_other_classes_is_left_as_it_is() -> None:
+    teacher, student = build("yolov8n"), build("yolov8n")
+    for parameter in student.parameters():
+        torch.nn.init.zeros_(parameter)
+    last = [name for name, _ in student.named_parameters() if ".cv3." in name and name.endswith(("2.weight", "2.bias"))]
+    assert len(last) == 6
+    select_weights(student, teacher, (("b", "a"), ("a", "b")))
+    own, other = student.state_dict(), teacher.state_dict()
+    assert not any(own[name].any() for name in last)
+    assert torch.equal(own["model.0.conv.weight"], other["model.0.conv.weight"])
+    select_weights(student, teacher, (("a", "b"), ("a", "b")))
+    assert all(torch.equal(own[name], other[name]) for name in last)

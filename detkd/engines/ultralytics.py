@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -20,7 +21,7 @@ from detkd.errors import ConfigError, DetkdError, one_line
 from detkd.files import replacing
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from contextlib import AbstractContextManager
 
     import torch
@@ -45,7 +46,14 @@ _RESERVED = (
     "name",
     "exist_ok",
     "resume",
+    "mode",
+    "task",
 )
+# Arguments that detkd cannot follow, by the value that it can.
+_FIXED = {
+    "single_cls": (False, "expected false, as the teacher tells classes apart; map them in data.yaml."),
+    "save": (True, "expected true: what is judged in the end is the best checkpoint."),
+}
 LAST_CHECKPOINT = Path("ultralytics", "weights", "last.pt")  # in a run's folder
 
 
@@ -72,6 +80,24 @@ def trainer_arguments(config: RunConfig, data_yaml: Path, folder: Path, *, resum
         for key, value in config.trainer.items()
         if key not in DEFAULT_CFG_DICT
     ]
+    faults += [
+        f"trainer.{key}: {reason}"
+        for key, (value, reason) in _FIXED.items()
+        if key in config.trainer and config.trainer[key] != value
+    ]
+    smaller = config.distill is not None and any(spec.scale < 1 for spec in config.distill.all_teachers)
+    faults += [
+        f"trainer.{key}: expected none beside a teacher's `scale` below 1, whose strides not all sizes of batches fit."
+        for key in ("multi_scale", "rect")
+        if smaller and config.trainer.get(key)
+    ]
+    if config.distill is not None and config.distill.inherit and config.student.weights and not config.student.model:
+        faults.append("distill.inherit: expected no checkpoint alone in student.weights, which the student starts from.")
+    if "," in config.train.device and "LOCAL_RANK" not in os.environ:
+        faults.append(
+            "train.device: expected one device, or torchrun --nproc-per-node N -m detkd train-det, which gives each of "
+            "them a process."
+        )
     if faults:
         raise ConfigError("\n".join(faults))
     train = config.train
@@ -124,13 +150,28 @@ def training_views(config: RunConfig, dataset: DetectionDataset, student: nn.Mod
         return load_views(arguments, max(UltralyticsAdapter(student).strides), config.distill.views)
 
 
+@contextlib.contextmanager
+def _no_services() -> Iterator[None]:
+    """Keep ultralytics from telling every service that its settings allow and that is installed, and its own.
+
+    A run of detkd tells those that its configuration names; ultralytics tells of a trainer while it is being made.
+    """
+    from ultralytics.utils import callbacks
+
+    original = callbacks.add_integration_callbacks
+    callbacks.add_integration_callbacks = lambda *_: None
+    try:
+        yield
+    finally:
+        callbacks.add_integration_callbacks = original
+
+
 def _student_trainer(student: nn.Module) -> Any:
     """Subclass ultralytics' trainer for the student's task; made here because ultralytics is imported lazily."""
     from ultralytics.models.yolo.detect import DetectionTrainer
     from ultralytics.models.yolo.segment import SegmentationTrainer
     from ultralytics.nn.tasks import SegmentationModel
     from ultralytics.utils import RANK
-    from ultralytics.utils.callbacks import base as base_callbacks
     from ultralytics.utils.torch_utils import strip_optimizer
 
     base: Any = SegmentationTrainer if isinstance(student, SegmentationModel) else DetectionTrainer
@@ -145,12 +186,8 @@ def _student_trainer(student: nn.Module) -> Any:
             self.student = student
             self.followed = followed
             self.steps = self.shown = 0
-            with restricted():
+            with restricted(), _no_services():
                 super().__init__(overrides=overrides)
-            # ultralytics tells every service that its settings allow and that is installed, and its own; a run of detkd
-            # tells those that its configuration names.
-            for event, callbacks in self.callbacks.items():
-                self.callbacks[event] = [one for one in callbacks if one.__module__ == base_callbacks.__name__]
             self.add_callback("on_train_batch_end", StudentTrainer.show_step)
             self.add_callback("on_fit_epoch_end", StudentTrainer.show_epoch)
 

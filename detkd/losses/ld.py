@@ -146,7 +146,7 @@ class LD(nn.Module):
     Where a head has no bins, or the two heads have unlike ones, :func:`box_ld` takes its place.
     """
 
-    default_weight: ClassVar[float] = 1.0
+    default_weight: ClassVar[float] = 1 / 16  # the published code takes the mean over 16 or 17 bins where this is the sum
 
     def __init__(self, temperature: float = 10.0, positive_gain: float = 0.25, region_gain: float = 0.25) -> None:
         super().__init__()

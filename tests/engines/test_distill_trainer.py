@@ -298,3 +298,85 @@ def test_faults_are_named(resolved: Path, checkpoint: Path, tmp_path: Path) -> N
     torch.save({"model": stranger, "train_args": {"task": "detect", "imgsz": 64}}, tmp_path / "stranger.pt")
     with pytest.raises(AdapterError, match=r"'disc', 'square'.*'cat', 'dog'"):
         train(distill_trainer(tmp_path / "stranger.pt"), resolved, tmp_path)
+
+
+def test_a_loss_that_is_not_finite_once_takes_student_and_aligners_back(
+    resolved: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    """ultralytics copies the model for a new average then, in which hooks and teachers must not be."""
+    kept: dict[str, Any] = {}
+
+    class Poisoned(distill_trainer(checkpoint, terms={"bckd": {}, "fitnet": {}})):  # type: ignore[misc]
+        def _handle_nan_recovery(self, epoch: int) -> bool:
+            if epoch == 1 and not kept:
+                self.loss = torch.tensor(float("nan"))
+                with torch.no_grad():
+                    for parameter in self.distiller.parameters():
+                        parameter.fill_(float("nan"))
+                kept["recovered"] = super()._handle_nan_recovery(epoch)
+                kept["aligners"] = [bool(parameter.isfinite().all()) for parameter in self.distiller.parameters()]
+                kept["hooks"] = sum(len(module._forward_hooks) for module in self.ema.ema.modules())
+                kept["criterion"] = type(getattr(self.ema.ema, "criterion", None)).__name__
+                return bool(kept["recovered"])
+            return bool(super()._handle_nan_recovery(epoch))
+
+    trainer = train(Poisoned, resolved, tmp_path, epochs=3)
+    assert kept["recovered"]
+    assert kept["aligners"]
+    assert all(kept["aligners"])
+    assert kept["hooks"] == 0
+    assert kept["criterion"] != "DistillationCriterion"
+    assert len(trainer.weight_log.epochs) == 3
+    assert not any(module._forward_hooks for module in load_yolo(trainer.last).model.modules())
+
+
+def test_callbacks_handed_on_by_a_launcher_are_not_doubled(resolved: Path, checkpoint: Path, tmp_path: Path) -> None:
+    kind = distill_trainer(checkpoint, terms={"bckd": {}})
+    arguments = {**SMALL, "data": str(resolved), "model": str(student_yaml("yolo11n", tmp_path)), "project": str(tmp_path)}
+    first = kind(overrides=arguments)
+    second = kind(overrides=arguments, _callbacks=first.callbacks)
+    for event in (
+        "on_pretrain_routine_end",
+        "on_train_epoch_start",
+        "on_train_batch_end",
+        "on_train_epoch_end",
+        "teardown",
+    ):
+        own = [one for one in second.callbacks[event] if "DistillingTrainer" in getattr(one, "__qualname__", "")]
+        assert len(own) == 1, event
+
+
+def test_aligners_learn_by_the_settings_of_the_students_weights(resolved: Path, checkpoint: Path, tmp_path: Path) -> None:
+    kind = distill_trainer(checkpoint, terms={"fitnet": {}})
+    trainer = train(kind, resolved, tmp_path, optimizer="SGD", lr0=0.05, momentum=0.8, weight_decay=0.01)
+    groups = {group["param_group"]: group for group in trainer.optimizer.param_groups}
+    for key in ("initial_lr", "momentum", "weight_decay", "nesterov"):
+        assert groups["aligner"][key] == groups["weight"][key], key
+
+
+def test_layers_that_enter_the_head_may_be_frozen_in_part(resolved: Path, checkpoint: Path, tmp_path: Path) -> None:
+    frozen = [f"model.{index}." for index in range(17)]  # the finest level is layer 16's
+    trainer = train(distill_trainer(checkpoint, terms={"bckd": {}}), resolved, tmp_path, freeze=frozen)
+    assert trainer.weight_log.epochs[0]["bckd"] > 0
+    with pytest.raises(AdapterError, match="all of them are frozen"):
+        train(distill_trainer(checkpoint, terms={"bckd": {}}), resolved, tmp_path / "all", freeze=23)
+
+
+def test_heads_are_taught_as_the_task_weighs_them(resolved: Path, checkpoint: Path, tmp_path: Path) -> None:
+    seen: list[tuple[float, ...]] = []
+    original = Distiller.weigh_heads
+
+    def watch(self: Distiller, weights: Any) -> None:
+        seen.append(tuple(weights))
+        original(self, weights)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Distiller, "weigh_heads", watch)
+        train(distill_trainer(checkpoint, terms={"bckd": {}}), resolved, tmp_path, "yolo26n", epochs=2)
+    assert seen[0] == pytest.approx((0.8, 0.2))
+    assert seen[-1] == pytest.approx((0.1, 0.9))
+
+
+def test_services_of_ultralytics_settings_are_told_of_a_distilling_trainer(checkpoint: Path) -> None:
+    """ultralytics looks for the word in the name of the class."""
+    assert "Trainer" in distill_trainer(checkpoint, terms={"bckd": {}}).__name__

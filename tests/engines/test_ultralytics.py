@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -16,10 +16,12 @@ from detkd.adapters.ultralytics import load_yolo, read_state_dict
 from detkd.distiller import Distiller
 from detkd.engines import ultralytics as engine
 from detkd.engines.distillation import build_distiller
+from detkd.engines.resuming.ultralytics import epochs_left
 from detkd.engines.run import run_config
 from detkd.errors import ConfigError, DataError, WeightsError
 from detkd.models.ultralytics import build_yolo
 from detkd.report.console import TrainingProgress
+from tests.adapters.families import build
 from tests.engines.conftest import NAMES, CutError, configure
 
 if TYPE_CHECKING:
@@ -164,3 +166,59 @@ def test_a_run_that_was_cut_short_goes_on_where_it_stopped(
     assert [row["epoch"] for row in results["history"]] == [1, 2, 3, 4]
     assert len(results["distill_weights"]) == 4
     assert results["train_seconds"] == pytest.approx(results["history"][1]["time"] + results["history"][3]["time"])
+
+
+@pytest.mark.parametrize(
+    ("trainer", "says"),
+    [
+        ({"single_cls": True}, "trainer.single_cls: expected false"),
+        ({"save": False}, "trainer.save: expected true"),
+        ({"task": "classify"}, "trainer.task: set by another section"),
+    ],
+)
+def test_arguments_that_cannot_be_followed_are_refused(trainer: dict[str, Any], says: str, data: Path) -> None:
+    with pytest.raises(ConfigError, match=says):
+        engine.trainer_arguments(configure(data, distill=None, trainer=trainer), data, data)
+
+
+def test_sizes_that_a_smaller_teacher_cannot_take_and_devices_without_processes_are_refused(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = configure(data, distill={"teacher": {"weights": "t.pt", "scale": 0.5}}, trainer={"multi_scale": 0.5})
+    with pytest.raises(ConfigError, match="trainer.multi_scale: expected none beside a teacher's `scale` below 1"):
+        engine.trainer_arguments(small, data, data)
+    several = configure(data, distill=None, train={"epochs": 1, "imgsz": 64, "batch": 4, "device": "0,1"})
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    with pytest.raises(ConfigError, match="torchrun"):
+        engine.trainer_arguments(several, data, data)
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert engine.trainer_arguments(several, data, data)["device"] == "0,1"
+
+
+def test_a_run_without_validation_has_no_patience_to_lose(tmp_path: Path) -> None:
+    for best, left in ((0, 150), (20, 0), (140, 150)):
+        content = {
+            "model": build("yolo11n"),
+            "epoch": 149,
+            "stopper": {"best_epoch": best},
+            "train_args": {"task": "detect"},
+        }
+        torch.save(content, tmp_path / "last.pt")
+        assert epochs_left(tmp_path / "last.pt", 300, 100) == left
+
+
+def test_services_of_ultralytics_settings_are_told_nothing_not_even_of_the_beginning(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ultralytics.utils import callbacks
+
+    told: list[str] = []
+
+    def integrate(instance: Any) -> None:
+        if "Trainer" in type(instance).__name__:
+            instance.callbacks["on_pretrain_routine_start"].append(lambda trainer: told.append(type(trainer).__name__))
+
+    monkeypatch.setattr(callbacks, "add_integration_callbacks", integrate)
+    train(configure(data, distill=None, train={"epochs": 1, "imgsz": 64, "batch": 4}), tmp_path)
+    assert told == []
+    assert callbacks.add_integration_callbacks is integrate

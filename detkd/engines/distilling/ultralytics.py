@@ -40,6 +40,8 @@ class DistillationCriterion:
         """Return the loss vector of ultralytics with one more entry, and the named values of all terms."""
         images = batch["img"]
         size = images.shape[0]
+        if hasattr(self._task, "o2m"):  # an end-to-end model moves from one of its heads to the other
+            self._distiller.weigh_heads((self._task.o2m, self._task.o2o))
         task, items = self._task(preds, batch)
         result = self._distiller(images, padded_targets(batch), task.sum() / size, batch.get("views"))
         self._log.add(result.weights)
@@ -111,7 +113,7 @@ def distilling(
     from ultralytics.utils import LOGGER
     from ultralytics.utils.torch_utils import unwrap_model
 
-    class Distilling(base):  # type: ignore[misc]
+    class DistillingTrainer(base):  # type: ignore[misc]
         """A trainer of ultralytics with a distiller behind its task loss."""
 
         distiller: Distiller
@@ -122,11 +124,16 @@ def distilling(
             self.compile_mode: str | bool = False
             super().__init__(*args, **kwargs)
             # The last event before the first epoch: the EMA has its copy, so hooks stay out of every checkpoint.
-            self.add_callback("on_pretrain_routine_end", Distilling.start_distilling)
-            self.add_callback("on_train_epoch_start", Distilling.tell_epoch)
-            self.add_callback("on_train_batch_end", Distilling.tell_step)
-            self.add_callback("on_train_epoch_end", Distilling.close_epoch)
-            self.add_callback("teardown", Distilling.stop_distilling)
+            self._listen("on_pretrain_routine_end", DistillingTrainer.start_distilling)
+            self._listen("on_train_epoch_start", DistillingTrainer.tell_epoch)
+            self._listen("on_train_batch_end", DistillingTrainer.tell_step)
+            self._listen("on_train_epoch_end", DistillingTrainer.close_epoch)
+            self._listen("teardown", DistillingTrainer.stop_distilling)
+
+        def _listen(self, event: str, callback: Callable[[Any], None]) -> None:
+            """Add a callback, once: ultralytics' launcher of several processes hands those of one trainer to another."""
+            if all(getattr(other, "__qualname__", "") != callback.__qualname__ for other in self.callbacks[event]):
+                self.add_callback(event, callback)
 
         def _setup_train(self) -> None:
             # Set aside, or ultralytics would compile the head together with the rest; see compiled_body.
@@ -143,7 +150,11 @@ def distilling(
             for parameter in parameters if self.world_size > 1 else ():
                 distributed.broadcast(parameter.data, src=0)  # each process draws its own
             if parameters:
-                optimizer.add_param_group({"params": parameters, "param_group": "aligner"})
+                # As the student's weights, or torch's own defaults would hold for them.
+                groups = {group.get("param_group"): group for group in reversed(optimizer.param_groups)}
+                like = groups.get("weight", optimizer.param_groups[0])
+                settings = {key: value for key, value in like.items() if key != "params"}
+                optimizer.add_param_group({**settings, "params": parameters, "param_group": "aligner"})
             pairs = zip(self.distiller.teachers, decays, strict=False)
             student = unwrap_model(model)
             self.averages = [WeightAverage(student, decay, teacher) for teacher, decay in pairs if decay is not None]
@@ -193,6 +204,32 @@ def distilling(
             for average in self.averages:
                 average.update(unwrap_model(self.model), average.steps + 1)
 
+        def _load_checkpoint_state(self, ckpt: Any) -> None:
+            """Go back as ultralytics does, which copies the model for its average, also in the midst of training."""
+            model: Any = unwrap_model(self.model)
+            own = {name: vars(model).pop(name) for name in ("criterion", "_predict_once") if name in vars(model)}
+            distils = isinstance(own.get("criterion"), DistillationCriterion)
+            if distils:
+                self.distiller.detach()
+            super()._load_checkpoint_state(ckpt)
+            vars(model).update(own)
+            if distils:
+                self.distiller.attach()
+
+        def _handle_nan_recovery(self, epoch: int) -> bool:
+            """Take the aligners back to the checkpoint, too."""
+            recovered = bool(super()._handle_nan_recovery(epoch))
+            if recovered:
+                self._load_distiller(_state_file(self.wdir, epoch - 1))
+            return recovered
+
+        def final_eval(self) -> None:
+            """Do as the base does; a run that was cut short after its training has its weights in a file alone."""
+            kept = list(self.wdir.glob(_STATE.format("*")))
+            if kept and not self.weight_log.epochs:
+                self.weight_log.epochs[:] = read_state(kept[0])["weights"]
+            super().final_eval()
+
         def save_model(self) -> bool:
             """Save as the base does, and beside it what a resumed distillation needs."""
             state = _state_file(self.wdir, self.epoch)
@@ -216,7 +253,7 @@ def distilling(
                 raise WeightsError(f"Expected {path} to hold the aligners of this run, but: {one_line(error)}") from error
             self.weight_log.epochs[:] = saved["weights"]
 
-    return cast("Any", Distilling)
+    return cast("Any", DistillingTrainer)
 
 
 _STATE = "distiller-{}.pt"

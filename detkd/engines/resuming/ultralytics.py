@@ -66,7 +66,8 @@ def epochs_left(last: Path, epochs: int, patience: int) -> int:
     if not isinstance(epoch, int) or not isinstance(best, int):
         raise WeightsError(f"Expected {last} to say its `epoch` and its best one, but it says {epoch!r} and {best!r}.")
     done = epoch + 1
-    return 0 if epoch == STRIPPED or done - best >= (patience or epochs) else max(epochs - done, 0)
+    lost = best > 0 and done - best >= (patience or epochs)  # without validation there is no best one
+    return 0 if epoch == STRIPPED or lost else max(epochs - done, 0)
 
 
 def forget_later_epochs(history: Path, done: int) -> None:
