@@ -45,7 +45,7 @@ def main() -> None:
     folders = {title: _finish(run) for title, run in runs.items()}
     models = {title: load_yolo(folder / "student.pt") for title, folder in folders.items()}
     # Measured anew side by side: times of separate runs do not compare.
-    costs = measure_cost({title: model.model.float() for title, model in models.items()}, config.train.imgsz)
+    costs = measure_cost({title: (model.model.float(), config.train.imgsz) for title, model in models.items()})
     rows = []
     for title, folder in folders.items():
         results = json.loads((folder / "results.json").read_text(encoding="utf-8"))

@@ -64,7 +64,9 @@ def check(words: Sequence[str], files: Path) -> None:
 
         launched = get_args_parser().parse_args(given)
         assert (launched.module, launched.training_script) == (True, "detkd"), words
-        _check_detkd(launched.training_script_args)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("LOCAL_RANK", "0")  # as torchrun sets it
+            _check_detkd(launched.training_script_args)
     elif command == "python":
         script, *arguments = given
         assert script.startswith("tools/"), words

@@ -110,7 +110,7 @@ def test_losses_fall_and_pixels_are_learnt(discs: Path, tmp_path: Path) -> None:
     first, final = found["history"][0], found["history"][-1]
     assert all(final[f"train/{name}"] < first[f"train/{name}"] for name in OWN)
     assert sum(final[f"train/{name}"] for name in OWN) < 0.8 * sum(first[f"train/{name}"] for name in OWN)
-    assert found["student"]["metrics"]["val"]["Dice"] > 0.8
+    assert found["student"]["metrics"]["val"]["Dice"] > 0.7
     assert found["student"]["metrics"]["val"]["AP50"] > 0.3
 
 

@@ -208,7 +208,7 @@ def test_a_run_without_validation_has_no_patience_to_lose(tmp_path: Path) -> Non
 
 
 def test_services_of_ultralytics_settings_are_told_nothing_not_even_of_the_beginning(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    resolved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from ultralytics.utils import callbacks
 
@@ -219,6 +219,6 @@ def test_services_of_ultralytics_settings_are_told_nothing_not_even_of_the_begin
             instance.callbacks["on_pretrain_routine_start"].append(lambda trainer: told.append(type(trainer).__name__))
 
     monkeypatch.setattr(callbacks, "add_integration_callbacks", integrate)
-    train(configure(data, distill=None, train={"epochs": 1, "imgsz": 64, "batch": 4}), tmp_path)
+    train(configure(resolved, distill=None, train={"epochs": 1, "imgsz": 64, "batch": 4}), tmp_path)
     assert told == []
     assert callbacks.add_integration_callbacks is integrate

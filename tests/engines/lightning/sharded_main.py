@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from detkd.config import RunConfig
 
 # A rate at which rounding stays rounding, and a momentum that a resumed run must have, too.
-SGD = {"name": "sgd", "lr": 0.02, "warmup_epochs": 0, "schedule": "constant", "clip": 1.0}
+SGD = {"name": "sgd", "lr": 0.005, "warmup_epochs": 0, "schedule": "constant", "clip": 1.0}
 RCNN_TERMS: dict[str, Any] = {"fitnet": {}, "mgd": {}, "dkd": {}, "bounded_box": {}}
 UNET_TERMS: dict[str, Any] = {"pixel_kl": {}, "fitnet": {"schedule": {"stop": 1.0}}}
 
