@@ -17,6 +17,7 @@ BalanceName = Literal["none", "gradient_ratio", "uncertainty", "meta"]
 
 STEADY = 0.2  # share of its average by which a proportion of gradients may be off; batches differ by .1 to .3
 LEAP = 2.0  # growth that is no noise: from there on a term is held back at once
+HALF_SCALE = 1024.0  # of gradients at features in half precision, most of which would be 0 there
 
 
 class Balance(nn.Module):
@@ -160,7 +161,8 @@ class GradientRatio(Balance):
     def _growth(self, terms: Mapping[str, Tensor]) -> Tensor:
         """By how much each term has grown since it was measured, where that is no noise."""
         now = mean_over_processes(torch.stack([value.detach().float() for value in terms.values()]))
-        before = self.values[[self._place(name) for name in terms]]
+        # One by one: a list as index would be copied to the GPU on every step.
+        before = torch.stack([self.values[self._place(name)] for name in terms])
         # Of a batch that had nothing to teach nothing can have grown.
         return torch.where((now > LEAP * before) & (before > 0), now / before.clamp(min=1e-30), torch.ones_like(now))
 
@@ -169,14 +171,16 @@ class GradientRatio(Balance):
 
     def _measure(self, losses: Mapping[str, Tensor], features: Sequence[Tensor]) -> bool:
         """Average the norms in; return whether each kept to its average in proportion to the first, the task's."""
-        norms = mean_over_processes(torch.stack([_gradient_norm(loss, features) for loss in losses.values()]))
+        norms, values = mean_over_processes(
+            torch.stack([torch.stack([_gradient_norm(loss, features), loss.detach().float()]) for loss in losses.values()])
+        ).unbind(1)
         places = [self._place(name) for name in losses]
         before = self.norms[places]
         keep = self.momentum * (before > 0) * (norms <= LEAP * before)
         averages = keep * before + (1 - keep) * norms
         # One overflow in half precision must not stay in the average for ever.
         self.norms[places] = torch.where(torch.isfinite(norms), averages, before)
-        self.values[places] = mean_over_processes(torch.stack([loss.detach().float() for loss in losses.values()]))
+        self.values[places] = values
         expected = before * norms[0]
         return bool(((norms * before[0] - expected).abs() < STEADY * expected).all())
 
@@ -210,9 +214,6 @@ class Uncertainty(Balance):
         """What keeps a term's weight from falling to 0, added to the loss."""
         penalty: Tensor = self.weights[name] * self.log_variances[name]
         return penalty
-
-
-HALF_SCALE = 1024.0  # of gradients at features in half precision, most of which would be 0 there
 
 
 def _gradient_norm(loss: Tensor, features: Sequence[Tensor]) -> Tensor:

@@ -33,6 +33,7 @@ NOT_AHEAD = "ultralytics' trainer sets no training samples apart to look ahead o
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
+_Told = TypeVar("_Told")
 CLASSIFYING = ("classifier", "text")  # families whose students classify
 Task = Literal["detect", "segment", "classify"]
 LoggerName = Literal["tensorboard", "wandb", "mlflow"]
@@ -99,6 +100,15 @@ class DistillConfig(_Strict):
     def all_teachers(self) -> tuple[TeacherConfig, ...]:
         """The teacher, or the teachers."""
         return self.teachers or ((self.teacher,) if self.teacher is not None else ())
+
+    def of_own_models(self, told: Sequence[_Told]) -> list[_Told]:
+        """Of what is told of each teacher, that of models of their own: an average of the student is none to catch up with.
+
+        Args:
+            told: Something of each of :attr:`all_teachers`, in their order.
+        """
+        averages = {index for index, spec in enumerate(self.all_teachers) if spec.ema is not None}
+        return [one for index, one in enumerate(told) if index not in averages]
 
     @property
     def views(self) -> int | None:

@@ -43,8 +43,18 @@ if TYPE_CHECKING:
 
 SMALLEST = 32  # pixels: the stride of a YOLO's coarsest level
 BOXES = "bbox"
-_SOURCES = {"weights", "data", "split", "imgsz", "detections", "ground_truth", "iou_type", "pictures", "instances"}
-_SOURCES |= {"held_out"}
+_SOURCES = {
+    "weights",
+    "data",
+    "split",
+    "imgsz",
+    "held_out",
+    "detections",
+    "ground_truth",
+    "iou_type",
+    "pictures",
+    "instances",
+}
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -57,15 +57,17 @@ class SegmentedImage:
             )
         return labels
 
-    def void(self, labels: PixelLabels) -> npt.NDArray[np.bool_]:
+    def void(self, labels: PixelLabels | None = None) -> npt.NDArray[np.bool_]:
         """Pixels that are no part of any object, whoever says so, [H, W]: those that a mask file ignores.
 
         A COCO crowd is not among them: COCO's metrics forgive what is found there, and count it in what reaches beyond.
 
         Args:
-            labels: What was decoded.
+            labels: What was decoded; if None, it is decoded where there can be such pixels.
         """
-        return np.zeros_like(labels.classes, np.bool_) if isinstance(self.masks, DrawnMasks) else labels.classes < 0
+        if isinstance(self.masks, DrawnMasks):
+            return np.zeros((self.height, self.width), np.bool_)
+        return (self.decode() if labels is None else labels).classes < 0
 
     def without_labels(self) -> SegmentedImage:
         """The picture, of which nothing is known."""

@@ -101,10 +101,9 @@ def check_record(
     findings = _course([row[watched] for row in history if _is_number(row.get(watched))])
     if distill is None:
         return findings
-    # An average of the student is no model to catch up with, nor does the student come closer to what follows it.
-    averages = {index for index, spec in enumerate(distill.all_teachers) if spec.ema is not None}
-    models = [one for index, one in enumerate(results["teachers"]) if index not in averages]
-    findings += _gap({**results, "teachers": models}, alone, metric)
+    findings += _gap({**results, "teachers": distill.of_own_models(results["teachers"])}, alone, metric)
+    # The student does not come closer to an average that follows it.
+    follows = not distill.all_teachers or bool(distill.of_own_models(distill.all_teachers))
     for term in distill.losses():
         if not any(term.schedule.factor(epoch + 0.5, len(history)) for epoch in range(len(history))):
             continue  # its schedule says that it does nothing, as of a start without distillation
@@ -113,7 +112,6 @@ def check_record(
         share = TOTAL_SHARE / len(distill.terms) if term.weight is None else term.weight
         # A weight on a schedule does not tell how hard the term would pull.
         balanced = distill.balance == "gradient_ratio" and term.schedule == Schedule()
-        follows = len(averages) < max(len(distill.all_teachers), 1)
         findings += _term(term.name, values, weights, share if balanced else None, follows=follows)
     return findings
 

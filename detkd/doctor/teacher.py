@@ -68,12 +68,11 @@ def check_teachers(
         dataset: Its data.
         seconds: After which no further portion is begun; there are four at least.
     """
-    specs = config.distill.all_teachers if config.distill is not None else ()
-    if config.distill is None or all(spec.ema is not None for spec in specs):
+    if config.distill is None or not config.distill.of_own_models(config.distill.all_teachers):
         return []
     metric, split = task_of(config).METRICS[0], dataset.watched
     models, trained = _judged(student, teachers, config), config.student.weights is not None or config.distill.inherit
-    roles = [role for role, spec in zip(list(models)[1:], specs, strict=True) if spec.ema is None]
+    roles = config.distill.of_own_models(list(models)[1:])
     places = portions(len(dataset.images(split)), size=SIZES[config.task], most=PORTIONS)
     end, scores, seen = time.monotonic() + seconds, {role: list[float]() for role in models}, 0
     for turn, portion in enumerate(places):

@@ -97,10 +97,8 @@ def plan_comparison(
     chosen = _choose(_read_recipes(recipes), only, recipes)
     if grid:
         first = next(iter(chosen))
-        kept, cells = (
-            {name: changes for name, changes in chosen.items() if name == first or name in only},
-            grid_recipes(grid),
-        )
+        kept = {name: changes for name, changes in chosen.items() if name == first or name in only}
+        cells = grid_recipes(grid)
         twice = sorted(kept.keys() & cells.keys())
         if twice:
             raise ConfigError(f"--grid: expected other names than those of recipes, but {twice} are of both.")
@@ -200,7 +198,8 @@ def summarise(comparison: Comparison) -> dict[str, Any]:
         teacher["metrics"][comparison.split]
         for name, runs in results.items()
         for config, run in zip(comparison.runs[name], runs, strict=True)
-        for teacher in _models(config, run)
+        if config.distill is not None
+        for teacher in config.distill.of_own_models(run["teachers"])
     ]
     judged = [metrics for metrics in teachers if metrics.get(first) is not None]  # not so one of other classes
     best = max(judged, key=lambda metrics: metrics[first], default=None)
@@ -226,13 +225,6 @@ def summarise(comparison: Comparison) -> dict[str, Any]:
         "grid": [asdict(axis) for axis in comparison.grid],
         "command": sys.argv,
     }
-
-
-def _models(config: RunConfig, run: Mapping[str, Any]) -> list[Any]:
-    """The teachers of a run that are models of their own: an average of the student is nothing to catch up with."""
-    specs = config.distill.all_teachers if config.distill is not None else ()
-    averages = {index for index, spec in enumerate(specs) if spec.ema is not None}
-    return [teacher for index, teacher in enumerate(run["teachers"]) if index not in averages]
 
 
 def _refuse_other_data(comparison: Comparison, results: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:

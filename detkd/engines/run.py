@@ -187,8 +187,8 @@ def build_models(config: RunConfig, dataset: Any) -> tuple[nn.Module, list[nn.Mo
         say(f"teacher: {origin}")
         teachers.append(teacher)
     if config.distill.inherit:
-        classes = [make_any_adapter(model).class_names for model in (student, teachers[0])]
-        say(f"student: {select_weights(student, teachers[0], (classes[0], classes[1]))} tensors inherited from the teacher")
+        inherited = select_weights(student, teachers[0], (dataset.names, make_any_adapter(teachers[0]).class_names))
+        say(f"student: {inherited} tensors inherited from the teacher")
     views = FAMILIES[config.student.family].engine.training_views(config, dataset, student)
     return student, teachers, build_distiller(student, teachers, config.distill, config.train.imgsz, views)
 

@@ -139,7 +139,7 @@ def _judge_detector(judged: Judged, splits: Mapping[str, _Split]) -> _Judgement:
     for split, (images, truth) in splits.items():
         known = in_words_of(names, judged.classes, truth)
         voids = {
-            index: image.void(image.decode())
+            index: image.void()
             for index, image in zip(image_ids(truth, [image.path for image in images]), images, strict=True)
         }
         detections = predict([image.path for image in images], known, imgsz=judged.imgsz)

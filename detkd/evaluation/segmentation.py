@@ -291,7 +291,7 @@ def choose_settings(
     results: list[list[dict[str, Any]]] = [[] for _ in grid]
     predictions = predict_images(model, images, names or dataset.names, imgsz=imgsz, mode=mode, batch=batch)
     for image, index, found in zip(images, ids, predictions, strict=True):
-        void = image.void(image.decode())
+        void = image.void()
         for settings, own in zip(grid, results, strict=True):
             own.extend(without_void(coco_results(found, settings, index, categories), void))
     precisions = [_precision(truth, own) for own in results]

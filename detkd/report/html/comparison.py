@@ -33,6 +33,7 @@ def comparison_page(folder: Path) -> str:
     styles |= {name: f"series-{index % COLOURS + 1}" for index, name in enumerate(others)}
     runs = {name: _runs(folder, name, report["seeds"]) for name in recipes}
     first = {name: folder / f"{name}-{report['seeds'][0]}" for name in recipes}
+    teacher = _best_teacher(runs, report)
     task = next((run["task"] for own in runs.values() for run in own), None)
     validation = (
         validation_chart(
@@ -51,12 +52,12 @@ def comparison_page(folder: Path) -> str:
         others=others,
         styles=styles,
         costs={name: _costs(own) for name, own in runs.items()},
-        teacher=_best_teacher(runs, report),
+        teacher=teacher,
         seeds=[(metric, _seeds(report, metric, styles)) for metric in metrics],
         gains=[(metric, _gains(report, metric, styles)) for metric in metrics if others],
         validation=validation,
         precision=_precision(first, styles),
-        classes=_classes(runs, report, styles),
+        classes=_classes(runs, teacher, report["split"], styles),
         pictures=merged(first),
         configs=_configs(first),
     )
@@ -131,13 +132,11 @@ def _precision(first: Mapping[str, Path], styles: Mapping[str, str]) -> list[tup
 
 
 def _classes(
-    runs: Mapping[str, list[dict[str, Any]]], report: Mapping[str, Any], styles: Mapping[str, str]
+    runs: Mapping[str, list[dict[str, Any]]], teacher: dict[str, Any] | None, split: str, styles: Mapping[str, str]
 ) -> Markup | None:
     """AP of each class, mean of the seeds."""
-    split = report["split"]
     tables = {name: _mean([per_class(run["student"], split, "AP") for run in own]) for name, own in runs.items()}
     models = [Model(name, style, {}) for name, style in styles.items()]
-    teacher = _best_teacher(runs, report)
     if teacher is not None:
         models.insert(0, Model("teacher", "teacher", {}))
         tables["teacher"] = per_class(teacher, split, "AP")
