@@ -22,7 +22,7 @@ class Logits(ctypes.Structure):
 
     _fields_ = (
         [("type", ctypes.c_int)]
-        + [(name, _Pointer) for name in ("student", "teacher", "gradient", "weight", "loss")]
+        + [(name, _Pointer) for name in ("student", "teacher", "gradient", "weight", "mask", "loss")]
         + [(name, _Count) for name in ("outer", "step", "inner")]
         + [("temperature", _Real), ("scale", _Real), ("reduced", ctypes.c_bool)]
     )
@@ -70,12 +70,18 @@ class Emulation:
         self.library.emulated_workspace.restype = ctypes.c_int64
 
     def kl_div(
-        self, student: Tensor, teacher: Tensor, temperature: float, weight: Tensor | None, reduced: bool
+        self,
+        student: Tensor,
+        teacher: Tensor,
+        temperature: float,
+        weight: Tensor | None,
+        reduced: bool,
+        mask: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Of [outer, classes, inner] logits; student and teacher have the same strides, 1 along inner."""
+        """Of [outer, classes, inner] logits of the same strides, 1 along inner; a mask is of rows."""
         outer, classes, inner = student.shape
         gradient, loss = _room(student, () if reduced else (outer, inner))
-        logits = _logits(student, teacher, gradient, weight, loss, (outer, inner), temperature)
+        logits = _logits(student, teacher, gradient, weight, loss, (outer, inner), temperature, mask)
         assert student.stride() == teacher.stride()
         error = self.library.emulate_kl_div(ctypes.byref(logits), _Count(classes), _Count(student.stride(1)))
         assert error == 0
@@ -148,8 +154,9 @@ def _logits(
     loss: Tensor,
     positions: tuple[int, ...],
     temperature: float,
+    mask: Tensor | None = None,
 ) -> Logits:
-    pointers = _pointers(student, teacher, gradient, weight, loss)
+    pointers = _pointers(student, teacher, gradient, weight, mask, loss)
     outer, inner = positions
     reduced = loss.ndim == 0
     return Logits(TYPES[student.dtype], *pointers, outer, student.stride(0), inner, temperature, 1.0, reduced)

@@ -22,8 +22,9 @@ void run(const detkd::KlDivProblem& p) {
 }
 
 detkd::LossAndGradient kl_div(const at::Tensor& student, const at::Tensor& teacher, int64_t dim, double temperature,
-                              const std::optional<at::Tensor>& weight, c10::string_view reduction, bool with_gradient) {
-  return detkd::call_kl_div(student, teacher, dim, temperature, weight, reduction, with_gradient, &run);
+                              const std::optional<at::Tensor>& weight, const std::optional<at::Tensor>& mask,
+                              c10::string_view reduction, bool with_gradient) {
+  return detkd::call_kl_div(student, teacher, dim, temperature, weight, mask, reduction, with_gradient, &run);
 }
 
 }  // namespace

@@ -28,9 +28,10 @@ auto launcher(const at::Tensor& student, int64_t (*room)(const Problem&),
 }
 
 detkd::LossAndGradient kl_div(const at::Tensor& student, const at::Tensor& teacher, int64_t dim, double temperature,
-                              const std::optional<at::Tensor>& weight, c10::string_view reduction, bool with_gradient) {
+                              const std::optional<at::Tensor>& weight, const std::optional<at::Tensor>& mask,
+                              c10::string_view reduction, bool with_gradient) {
   const c10::cuda::CUDAGuard guard(student.device());
-  return detkd::call_kl_div(student, teacher, dim, temperature, weight, reduction, with_gradient,
+  return detkd::call_kl_div(student, teacher, dim, temperature, weight, mask, reduction, with_gradient,
                             launcher(student, &detkd::kl_div_workspace, &detkd::launch_kl_div));
 }
 

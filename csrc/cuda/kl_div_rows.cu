@@ -7,14 +7,20 @@ namespace {
 
 constexpr int kMostHeld = 32;  // logits of each tensor that a thread holds: 64 registers
 
+bool mask_aligns(const KlDivProblem& p) {
+  int64_t strides = 0;
+  for (int d = 0; d < p.outer.ndim; ++d) strides |= p.outer.mask[d];
+  return whole_vectors(address(p.mask), strides * static_cast<int64_t>(sizeof(float)));
+}
+
 bool row_vectors_align(const KlDivProblem& p) {
-  return vectors_align(p) && whole_vectors(p.classes * bytes_of(p.type));
+  return vectors_align(p) && whole_vectors(p.classes * bytes_of(p.type)) && mask_aligns(p);
 }
 
 // How a row is held: `vectors` by each thread of a team of `lanes` of a warp, or of a block of `lanes` where those are
 // more.
 struct RowPlan {
-  int vectors = 0, lanes = 0;  // 0: not at all
+  int vectors = 0, lanes = 0;  // 0: not at all, but read twice by a block
 
   int64_t blocks(int64_t rows) const { return lanes == 0 || lanes > kWarp ? rows : divide_up(rows * lanes, kThreads); }
 };
@@ -39,6 +45,7 @@ RowPlan plan_row(const KlDivProblem& p, int width) {
 }
 
 RowPlan plan_row(const KlDivProblem& p) {
+  if (p.mask != nullptr) return {};
   return plan_row(p, row_vectors_align(p) ? static_cast<int>(kVectorBytes / bytes_of(p.type)) : 1);
 }
 
@@ -52,7 +59,9 @@ void launch_lanes(const KlDivProblem& p, RowPlan plan, unsigned blocks, double* 
 
 template <typename scalar_t, int kWidth>
 void launch(const KlDivProblem& p, RowPlan plan, unsigned blocks, double* partials, cudaStream_t stream) {
-  if (plan.lanes == 0) {
+  if (p.mask != nullptr) {
+    DETKD_LAUNCH((kl_div_masked_row_kernel<scalar_t, kWidth>), blocks, kMostThreads, 0, stream, p, partials);
+  } else if (plan.lanes == 0) {
     DETKD_LAUNCH((kl_div_long_row_kernel<scalar_t, kWidth>), blocks, kMostThreads, 0, stream, p, partials);
   } else if (plan.lanes > kWarp) {
     DETKD_LAUNCH((kl_div_row_kernel<scalar_t, kWidth, vectors_in_block(kWidth), BlockTeam>), blocks, plan.lanes, 0,

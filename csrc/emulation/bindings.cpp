@@ -59,6 +59,8 @@ int emulate_kl_div(const Logits* x, int64_t classes, int64_t class_step) {
   detkd::KlDivProblem p;
   fill(p, *x, classes * x->inner);
   p.classes = classes;
+  p.mask = x->mask;
+  for (int d = 0; d < p.outer.ndim; ++d) p.outer.mask[d] = p.outer.weight[d] * classes;
   p.student_stride = p.teacher_stride = class_step;
   p.gradient_stride = x->inner;
   return run(p, &detkd::kl_div_workspace, &detkd::launch_kl_div);

@@ -1,5 +1,6 @@
 // The launchers as plain functions, for ctypes and sanitized_main.cpp; each returns what the launcher returns. Strides
-// are the student's and the teacher's; gradient, weight and loss have no gaps.
+// are the student's and the teacher's; gradient, weight, mask and
+// loss have no gaps. The mask is of whole rows.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +11,7 @@ struct Logits {
   int type;
   const void *student, *teacher;
   void* gradient;
-  const float* weight;
+  const float *weight, *mask;
   float* loss;
   int64_t outer, step;  // runs, and from one to the next
   int64_t inner;

@@ -59,9 +59,16 @@ void kl_div(int64_t outer, int64_t classes, int64_t inner) {
   fill(x.teacher, 4, classes, -INFINITY);
   fill(x.student, 5, 1, INFINITY);
   fill(x.student, 6, 1, 50);
-  Logits logits{kType<T>, x.student.data(), x.teacher.data(), x.gradient.data(), x.weight.data(), x.loss.data(),
-                outer, classes * inner, inner, 2, 1, true};
+  Logits logits{kType<T>, x.student.data(), x.teacher.data(), x.gradient.data(), x.weight.data(), nullptr,
+                x.loss.data(), outer, classes * inner, inner, 2, 1, true};
   failed += emulate_kl_div(&logits, classes, inner) != 0;
+  if (inner == 1) {
+    std::vector<float> mask(outer * classes, 1.0f);
+    for (size_t i = 0; i < mask.size(); i += 3) mask[i] = 0;
+    logits.mask = mask.data();
+    failed += emulate_kl_div(&logits, classes, inner) != 0;
+    logits.mask = nullptr;
+  }
   if (kSanitized) return;
   logits.reduced = false;
   failed += emulate_kl_div(&logits, classes, inner) != 0;
@@ -75,8 +82,8 @@ void binary_kl(int64_t outer, int64_t inner) {
   Tensors<T> x(outer * inner);
   const float s[] = {1, INFINITY, INFINITY, NAN, 1, 2}, t[] = {1, INFINITY, -INFINITY, 1, NAN, 2};
   for (int i = 0; i < 6; ++i) put(s[i], x.student[i]), put(t[i], x.teacher[i]);
-  Logits logits{kType<T>, x.student.data(), x.teacher.data(), x.gradient.data(), x.weight.data(), x.loss.data(),
-                outer, inner, inner, 2, 1, true};
+  Logits logits{kType<T>, x.student.data(), x.teacher.data(), x.gradient.data(), x.weight.data(), nullptr,
+                x.loss.data(), outer, inner, inner, 2, 1, true};
   failed += emulate_binary_kl(&logits, 1, true) != 0;
   if (kSanitized) return;
   for (const float beta : {0.0f, 1.0f, 1.5f}) failed += emulate_binary_kl(&logits, beta, false) != 0;

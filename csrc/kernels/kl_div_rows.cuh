@@ -1,5 +1,6 @@
 // CUDA kernels of detkd::kl_div where the classes of a position are neighbours in memory; see ops/problem.h for what
-// they compute. A team of threads takes a row and holds it in registers; a row that is too long for that is read twice.
+// they compute. A team of threads takes a row and holds it in registers; a row that is too long for that, and one with a
+// mask, is read twice.
 #pragma once
 
 #include "kl_div_terms.cuh"
@@ -116,10 +117,34 @@ __global__ void __launch_bounds__(Team::kMost) kl_div_row_kernel(const KlDivProb
   }
 }
 
+// A row's mask: what it leaves out is -inf in student and teacher.
+struct KlMask {
+  const float* from;
+
+  template <int kWidth>
+  __device__ void apply(int64_t c, float (&s)[kWidth], float (&t)[kWidth]) const {
+    constexpr int kPart = kWidth == 1 ? 1 : kWidest<float>;
+#pragma unroll
+    for (int part = 0; part < kWidth; part += kPart) {
+      float mask[kPart];
+      load<kPart>(from + c + part, mask);
+#pragma unroll
+      for (int i = 0; i < kPart; ++i) {
+        if (mask[i] == 0.0f) s[part + i] = t[part + i] = -infinity();
+      }
+    }
+  }
+};
+
+struct NoKlMask {
+  template <int kWidth>
+  __device__ void apply(int64_t, float (&)[kWidth], float (&)[kWidth]) const {}
+};
+
 // Calls body(first class, student, teacher) for the vectors of a row that this thread of a block owns. Two vectors of
 // each are asked for before the first is worked on.
-template <int kWidth, typename scalar_t, typename Body>
-__device__ void each_vector(const KlRow<scalar_t>& row, int64_t classes, Body body) {
+template <int kWidth, typename scalar_t, typename Mask, typename Body>
+__device__ void each_vector(const KlRow<scalar_t>& row, const Mask& mask, int64_t classes, Body body) {
   constexpr int kAhead = 2;
   const int64_t step = static_cast<int64_t>(blockDim.x) * kWidth;
   for (int64_t first = static_cast<int64_t>(threadIdx.x) * kWidth; first < classes; first += kAhead * step) {
@@ -129,6 +154,7 @@ __device__ void each_vector(const KlRow<scalar_t>& row, int64_t classes, Body bo
       if (first + v * step >= classes) continue;
       load<kWidth>(row.student + first + v * step, s[v]);
       load<kWidth>(row.teacher + first + v * step, t[v]);
+      mask.apply(first + v * step, s[v], t[v]);
     }
 #pragma unroll
     for (int v = 0; v < kAhead; ++v) {
@@ -138,19 +164,18 @@ __device__ void each_vector(const KlRow<scalar_t>& row, int64_t classes, Body bo
 }
 
 // A block takes a row and reads it twice: for maxima and sums at once, and for the gradient.
-template <typename scalar_t, int kWidth>
-__global__ void __launch_bounds__(kMostThreads) kl_div_long_row_kernel(const KlDivProblem p, double* partials) {
-  const KlRow<scalar_t> row(p, blockIdx.x);
+template <int kWidth, typename scalar_t, typename Mask>
+__device__ void kl_div_long_row(const KlRow<scalar_t>& row, const Mask& mask, const KlDivProblem& p, double* partials) {
   const float rate = kl_rate(p);
   KlOnline online = KlOnline::nothing();
-  each_vector<kWidth>(row, p.classes,
+  each_vector<kWidth>(row, mask, p.classes,
                       [&](int64_t, const float (&s)[kWidth], const float (&t)[kWidth]) { online.add(s, t, rate); });
   online = over_block(online, MergeOnline{rate});
   const KlOutcome outcome = kl_outcome(online, row.weight(p), p);
   row.deliver(outcome.value, threadIdx.x == 0, p, partials);
   if (!row.has_gradient(p)) return;
   scalar_t* gradient = row.gradient(p);
-  each_vector<kWidth>(row, p.classes, [&](int64_t c, const float (&s)[kWidth], const float (&t)[kWidth]) {
+  each_vector<kWidth>(row, mask, p.classes, [&](int64_t c, const float (&s)[kWidth], const float (&t)[kWidth]) {
     float slopes[kWidth];
 #pragma unroll
     for (int i = 0; i < kWidth; ++i) {
@@ -159,6 +184,17 @@ __global__ void __launch_bounds__(kMostThreads) kl_div_long_row_kernel(const KlD
     }
     store<kWidth>(gradient + c, slopes);
   });
+}
+
+template <typename scalar_t, int kWidth>
+__global__ void __launch_bounds__(kMostThreads) kl_div_long_row_kernel(const KlDivProblem p, double* partials) {
+  kl_div_long_row<kWidth>(KlRow<scalar_t>(p, blockIdx.x), NoKlMask{}, p, partials);
+}
+
+template <typename scalar_t, int kWidth>
+__global__ void __launch_bounds__(kMostThreads) kl_div_masked_row_kernel(const KlDivProblem p, double* partials) {
+  const KlMask mask{p.mask + offset(p.outer, p.outer.mask, blockIdx.x)};
+  kl_div_long_row<kWidth>(KlRow<scalar_t>(p, blockIdx.x), mask, p, partials);
 }
 
 }  // namespace detkd

@@ -16,7 +16,7 @@ LossAndGradient call_binary_kl(const at::Tensor& student, const at::Tensor& teac
   BinaryKlProblem p;
   p.cross_entropy = kind == "bce";
   p.beta = static_cast<float>(beta);
-  return call_on_logits("binary_kl", student, teacher, -1, temperature, weight, reduction, with_gradient, p, nullptr,
+  return call_on_logits("binary_kl", student, teacher, -1, temperature, weight, {}, reduction, with_gradient, p, nullptr,
                         [&] { run(p); });
 }
 

@@ -10,7 +10,8 @@
 namespace detkd {
 
 LossAndGradient call_kl_div(const at::Tensor& student, const at::Tensor& teacher, int64_t dim, double temperature,
-                            const std::optional<at::Tensor>& weight, std::string_view reduction, bool with_gradient,
+                            const std::optional<at::Tensor>& weight, const std::optional<at::Tensor>& mask,
+                            std::string_view reduction, bool with_gradient,
                             const std::function<void(const KlDivProblem&)>& run);
 
 }  // namespace detkd

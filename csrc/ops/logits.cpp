@@ -29,12 +29,13 @@ std::vector<int64_t> positions_of(const at::Tensor& tensor, int64_t dim) {
 }
 
 struct Call {
-  at::Tensor student, teacher, gradient, weight, loss;  // gradient and weight may be undefined
+  at::Tensor student, teacher, gradient, weight, mask, loss;  // gradient, weight and mask may be undefined
 };
 
 // Fills in strides; false where neither the elements of `dim` nor positions are neighbours in all tensors.
 bool lay_out(const Call& call, int64_t dim, const std::function<bool(const Dimension&)>& take_dim, LogitsProblem& p) {
   auto dims = dimensions(call.student, call.teacher, call.gradient.defined() ? call.gradient : call.student);
+  for (size_t d = 0; call.mask.defined() && d < dims.size(); ++d) dims[d].mask = call.mask.stride(d);
   const bool neighbours = dim >= 0 && take_dim(dims[dim]);
   if (dim >= 0) dims.erase(dims.begin() + dim);
   for (size_t d = 0; d < dims.size(); ++d) {
@@ -62,8 +63,8 @@ void make_contiguous(Call& call) {
 }  // namespace
 
 LossAndGradient call_on_logits(const char* op, const at::Tensor& student, const at::Tensor& teacher, int64_t dim,
-                               double temperature, const std::optional<at::Tensor>& weight, std::string_view reduction,
-                               bool with_gradient, LogitsProblem& p,
+                               double temperature, const std::optional<at::Tensor>& weight, const at::Tensor& mask,
+                               std::string_view reduction, bool with_gradient, LogitsProblem& p,
                                const std::function<bool(const Dimension&)>& take_dim, const std::function<void()>& run) {
   check_pair(op, student, teacher);
   TORCH_CHECK(student.sizes() == teacher.sizes(), op, ": expected teacher of shape ", student.sizes(), ", but got ",
@@ -80,9 +81,10 @@ LossAndGradient call_on_logits(const char* op, const at::Tensor& student, const 
   p.temperature = static_cast<float>(temperature);
   p.loss_scale = static_cast<float>(1.0 / divide);
   p.gradient_scale = gradient_scale(p.type, divide);
-  Call call{student, teacher, with_gradient ? gradient : at::Tensor(), {}, loss};
+  Call call{student, teacher, with_gradient ? gradient : at::Tensor(), {}, mask, loss};
   if (weight.has_value()) call.weight = weight->to(at::kFloat).expand(positions);
   if (!lay_out(call, dim, take_dim, p)) {
+    TORCH_INTERNAL_ASSERT(!mask.defined());
     make_contiguous(call);
     TORCH_INTERNAL_ASSERT(lay_out(call, dim, take_dim, p));
   }

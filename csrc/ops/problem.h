@@ -40,11 +40,11 @@ struct Outer {
   int64_t count = 1;  // product of the sizes
   int64_t size[kMaxDims] = {};
   int64_t student[kMaxDims] = {}, teacher[kMaxDims] = {}, gradient[kMaxDims] = {}, weight[kMaxDims] = {},
-          loss[kMaxDims] = {};
+          mask[kMaxDims] = {}, loss[kMaxDims] = {};
 };
 
 struct Offsets {
-  int64_t student = 0, teacher = 0, gradient = 0, weight = 0, loss = 0;
+  int64_t student = 0, teacher = 0, gradient = 0, weight = 0, mask = 0, loss = 0;
 };
 
 // Where the tensors stand at the index-th of the outer dimensions' positions.
@@ -57,6 +57,7 @@ DETKD_ANYWHERE inline Offsets offsets(const Outer& outer, int64_t index) {
     at.teacher += i * outer.teacher[d];
     at.gradient += i * outer.gradient[d];
     at.weight += i * outer.weight[d];
+    at.mask += i * outer.mask[d];
     at.loss += i * outer.loss[d];
   }
   return at;
@@ -86,9 +87,13 @@ struct LogitsProblem {
 // student, teacher and gradient (stride 1 along inner) and class strides are whatever they are.
 // A position of weight 0 counts 0 with gradient 0, whatever it holds. So does one whose student or teacher is -inf
 // throughout. Else a NaN (or +inf) makes value and gradient of its position NaN. Terms with p_t = 0 count 0.
+//
+// Where there is a mask, classes are neighbours, also in it: those of mask 0 are as if they were not there, whatever they
+// hold, and their gradient is 0.
 struct KlDivProblem : LogitsProblem {
   int64_t classes = 1;
   int64_t student_stride = 1, teacher_stride = 1, gradient_stride = 1;  // between classes
+  const float* mask = nullptr;  // null: every class counts
 };
 
 // detkd::binary_kl. Every logit is a Bernoulli variable of its own, a = sigmoid(t / T), b = sigmoid(s / T).

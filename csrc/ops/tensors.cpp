@@ -31,7 +31,7 @@ float gradient_scale(ScalarType type, double divisor) {
 std::vector<Dimension> dimensions(const at::Tensor& student, const at::Tensor& teacher, const at::Tensor& gradient) {
   std::vector<Dimension> dims;
   for (int64_t d = 0; d < student.dim(); ++d) {
-    dims.push_back({student.size(d), student.stride(d), teacher.stride(d), gradient.stride(d), 0, 0});
+    dims.push_back({student.size(d), student.stride(d), teacher.stride(d), gradient.stride(d), 0, 0, 0});
   }
   return dims;
 }
@@ -45,7 +45,7 @@ std::vector<Dimension> collapse(std::vector<Dimension> dims) {
     const auto follows = [&](int64_t outer, int64_t inner) { return outer == inner * d.size; };
     if (!merged.empty() && follows(merged.back().student, d.student) && follows(merged.back().teacher, d.teacher) &&
         follows(merged.back().gradient, d.gradient) && follows(merged.back().weight, d.weight) &&
-        follows(merged.back().loss, d.loss)) {
+        follows(merged.back().mask, d.mask) && follows(merged.back().loss, d.loss)) {
       const int64_t size = merged.back().size * d.size;
       merged.back() = d;
       merged.back().size = size;
@@ -67,6 +67,7 @@ bool fill_outer(const std::vector<Dimension>& dims, Outer& outer) {
     outer.teacher[i] = d.teacher;
     outer.gradient[i] = d.gradient;
     outer.weight[i] = d.weight;
+    outer.mask[i] = d.mask;
     outer.loss[i] = d.loss;
   }
   return true;

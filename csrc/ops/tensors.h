@@ -21,9 +21,9 @@ ScalarType scalar_type_of(const at::Tensor& tensor);
 // would sink below the type's range before a loss scale could lift it. Its backward divides.
 float gradient_scale(ScalarType type, double divisor);
 
-// Strides of all tensors of a call along one dimension. An absent weight has stride 0.
+// Strides of all tensors of a call along one dimension. An absent weight or mask has stride 0.
 struct Dimension {
-  int64_t size, student, teacher, gradient, weight, loss;
+  int64_t size, student, teacher, gradient, weight, mask, loss;
 };
 std::vector<Dimension> dimensions(const at::Tensor& student, const at::Tensor& teacher, const at::Tensor& gradient);
 // Orders dimensions by the student's strides and merges those that lie behind one another in every tensor.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-import torch
 from torch import nn
 
 from detkd.losses._pixels import check_of_pixels, check_pixels
 from detkd.losses.cwd import cwd
+from detkd.ops import kl_div
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,7 +34,7 @@ def pixel_cwd(
         student_pixels: Logits of the student, [B, K, H, W].
         teacher_pixels: Logits of the teacher, same shape; receives no gradient.
         pixel_weights: Weight of each pixel, [B, H, W]; those of 0 are left out of both softmaxes, the others count alike.
-            None takes all, and needs no copies of the logits.
+            None takes all.
         temperature: Softening T > 0.
 
     Returns:
@@ -47,11 +47,11 @@ def pixel_cwd(
         Shu et al.: Channel-wise Knowledge Distillation for Dense Prediction, ICCV 2021, arXiv:2011.13256.
     """
     check_pixels(student_pixels, teacher_pixels)
-    if pixel_weights is not None:
-        check_of_pixels(pixel_weights, "pixel_weights", student_pixels)
-        ignored = (pixel_weights == 0)[:, None]
-        student_pixels, teacher_pixels = (x.masked_fill(ignored, -torch.inf) for x in (student_pixels, teacher_pixels))
-    return cwd(student_pixels, teacher_pixels, temperature=temperature)
+    if pixel_weights is None:
+        return cwd(student_pixels, teacher_pixels, temperature=temperature)
+    check_of_pixels(pixel_weights, "pixel_weights", student_pixels)
+    student, teacher = student_pixels.flatten(2), teacher_pixels.flatten(2)
+    return kl_div(student, teacher, 2, temperature, mask=pixel_weights.flatten(1)[:, None])
 
 
 class PixelCWD(nn.Module):

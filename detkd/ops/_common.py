@@ -92,6 +92,16 @@ def expand_weight(weight: Tensor | None, positions: Sequence[int]) -> Tensor | N
         ) from error
 
 
+def expand_mask(mask: Tensor, shape: Sequence[int]) -> Tensor:
+    """Broadcast a mask over all elements, in float32 and without a gradient of its own."""
+    try:
+        return mask.detach().float().expand(shape)
+    except RuntimeError as error:
+        raise ArgumentError(
+            f"Expected argument `mask` to broadcast over the logits' shape {tuple(shape)}, but got {tuple(mask.shape)}."
+        ) from error
+
+
 def divisor(positions: Sequence[int], reduction: str) -> float:
     """What a reduction divides the sum over positions by."""
     if reduction == "mean":

@@ -12,6 +12,7 @@ from detkd.ops._common import (
     check_pair,
     check_reduction,
     check_temperature,
+    expand_mask,
     expand_weight,
     reduce,
 )
@@ -31,6 +32,8 @@ def kl_div(
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
+    *,
+    mask: Tensor | None = None,
 ) -> Tensor:
     r"""Compute :math:`T^2 \sum_c p^t_c (\log p^t_c - \log p^s_c)` at each position, softmax over `dim`.
 
@@ -43,10 +46,14 @@ def kl_div(
         reduction: ``none`` (the shape without `dim`), ``sum``, ``mean`` (÷ positions) or ``batchmean`` (÷ size of the
             first dimension of positions).
         backend: ``fused`` insists on the compiled kernel, ``reference`` on plain PyTorch, ``auto`` takes what there is.
+        mask: Which elements count, broadcast over the logits' shape: those of 0 (or False) are left out of both softmaxes,
+            whatever they hold, and get no gradient. The fused kernels read it in place, float32, where elements along `dim`
+            are neighbours in memory, and else work on copies.
 
     Returns:
         The loss in float32 (float64 for float64 input). Terms with :math:`p^t_c = 0` count 0, also where the student is
-        −inf; a row of teacher or student without a finite entry counts 0; NaN stays NaN.
+        −inf; a row of teacher or student without a finite entry, or of masked ones alone, counts 0; NaN stays
+        NaN.
 
     Raises:
         ArgumentError: If shapes, dtype, `dim`, temperature or reduction do not fit.
@@ -61,13 +68,23 @@ def kl_div(
     dim = _check_dim(dim, student.ndim)
     if weight is not None:
         weight = expand_weight(weight, _positions(student, dim))
-    return _run(backend, student, teacher, dim, temperature, weight, reduction)
+    if mask is not None:
+        mask = expand_mask(mask, student.shape)
+    return _run(backend, student, teacher, dim, temperature, weight, mask, reduction)
 
 
 def kl_div_reference(
-    student: Tensor, teacher: Tensor, dim: int, temperature: float, weight: Tensor | None, reduction: Reduction
+    student: Tensor,
+    teacher: Tensor,
+    dim: int,
+    temperature: float,
+    weight: Tensor | None,
+    mask: Tensor | None,
+    reduction: Reduction,
 ) -> Tensor:
-    """The same in plain PyTorch, for a `dim` that is not negative and a weight of the positions' shape."""
+    """The same in plain PyTorch, for a `dim` that is not negative, a weight of the positions' shape and a full mask."""
+    if mask is not None:
+        student, teacher = (x.masked_fill(mask == 0, -torch.inf) for x in (student, teacher))
     return reduce(_rows(student, teacher, dim, temperature, weight), weight, reduction)
 
 
@@ -100,7 +117,7 @@ def _positions(student: Tensor, dim: int) -> tuple[int, ...]:
 
 _run = define(
     "kl_div",
-    "int dim, float temperature, Tensor? weight, str reduction",
+    "int dim, float temperature, Tensor? weight, Tensor? mask, str reduction",
     reference=kl_div_reference,
     loss_shape=lambda s, _t, dim, *others: _positions(s, dim) if others[-1] == "none" else (),
 )

@@ -116,6 +116,28 @@ def test_kl_div_of_voids_masks_and_nan(emulation: Emulation, strided: bool, clas
 
 
 @pytest.mark.parametrize("dtype", list(TYPES))
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("shape", [(6, 5, 1), (4, 80, 1), (3, 2051, 1), (1, 24000, 1)])
+def test_kl_div_with_a_mask(emulation: Emulation, shape: tuple[int, int, int], layout: str, dtype: torch.dtype) -> None:
+    mask = torch.rand(shape) < 0.6
+    mask[:1, 0], mask[1:2] = True, False
+    student, teacher = (3 * torch.randn(shape).masked_fill(~mask, NAN) for _ in range(2))
+    student, teacher = student.to(dtype), teacher.to(dtype)
+    kept = [x.masked_fill(~mask, -INF) for x in (student, teacher)]
+    rows, scale, gradient = reference(*kept, 1, 2.0)
+    nothing = ~mask.any(1)
+    rows, scale = rows.masked_fill(nothing, 0.0), scale.masked_fill(nothing, 0.0)
+    gradient = gradient.masked_fill(~mask, 0.0)
+    student, teacher = laid_out(student, layout), laid_out(teacher, layout)
+    for offset in (0, 1):  # of the mask in its memory
+        room = torch.full((mask.numel() + offset,), 7.0)
+        by = room[offset:].view(shape).copy_(mask)
+        loss, got = emulation.kl_div(student, teacher, 2.0, None, False, by)
+        assert_close("loss", loss, rows, scale, BOUNDS[torch.float32])
+        assert_close("gradient", got, gradient, gradient, BOUNDS[dtype])
+
+
+@pytest.mark.parametrize("dtype", list(TYPES))
 @pytest.mark.parametrize("kind", ["kl", "bce"])
 @pytest.mark.parametrize("beta", [0.0, 1.0, 1.5])
 @pytest.mark.parametrize(("shape", "layout"), [((7, 301), "dense"), ((7, 304), "slice"), ((1, 2001), "dense")])

@@ -7,6 +7,7 @@ import torch
 
 from detkd.errors import ArgumentError
 from detkd.losses import PixelCWD, cwd, pixel_cwd
+from detkd.memory import peak_memory
 from tests.losses.pixels import HEIGHT, WIDTH, pair, weights
 
 
@@ -37,6 +38,13 @@ def test_an_image_that_is_all_ignored_adds_nothing() -> None:
     loss.backward()
     assert torch.isfinite(student.grad).all()
     assert not student.grad[1].any()
+
+
+def test_ignored_pixels_take_no_memory_beside_the_gradient() -> None:
+    student, teacher = torch.randn(4, 3, 96, 96, requires_grad=True), torch.randn(4, 3, 96, 96)
+    seen = (torch.rand(4, 96, 96) < 0.9).float()
+    peak = peak_memory(lambda: pixel_cwd(student, teacher, seen).backward())
+    assert peak <= 1.05 * student.nbytes
 
 
 def test_weights_of_another_size_are_refused() -> None:

@@ -263,6 +263,63 @@ def test_zero_weight_masks_whatever_it_covers(backend: str) -> None:
     assert nothing.item() == 0
 
 
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", list(BOUNDS))
+@pytest.mark.parametrize("classes", [1, 5, 33, 64, 70, 2051, 50_000])
+def test_masked_elements_are_as_if_they_were_not_there(classes: int, dtype: torch.dtype, backend: str, device: str) -> None:
+    torch.manual_seed(0)
+    count = 3 if classes > 3000 else 20
+    student, teacher = torch.randn(2, count, classes).to(dtype)
+    mask = torch.rand(count, classes) < 0.6
+    mask[0], mask[1] = False, True
+    # Whatever is hidden: NaN, infinities, the largest of all.
+    for value, share in ((float("nan"), 0.3), (INF, 0.3), (900.0, 1.0)):
+        hidden = ~mask & (torch.rand(mask.shape) < share)
+        student, teacher = (x.masked_fill(hidden, value) for x in (student, teacher))
+    expected, scale, gradient = reference(*(x.masked_fill(~mask, -INF) for x in (student, teacher)), 1, 2.0)
+    nothing = ~mask.any(1)
+    expected, scale = expected.masked_fill(nothing, 0.0), scale.masked_fill(nothing, 0.0)
+    gradient = gradient.masked_fill(~mask, 0.0)
+    loose = 1.0 if backend == "fused" else 20.0  # PyTorch adds 50,000 strided terms up less exactly
+    for layout in ("rows", "rows apart", "columns", "mixed"):
+        s, t = student, teacher
+        if layout == "rows apart":
+            s, t = (torch.nn.functional.pad(x, (0, 8))[:, :classes] for x in (s, t))
+        elif layout != "rows":
+            s, t = s.T.contiguous().T, t.T.contiguous().T if layout == "columns" else t
+        leaf = s.detach().to(device).requires_grad_()
+        rows = kl_div(leaf, t.to(device), 1, 2.0, reduction="none", backend=backend, mask=mask.to(device))
+        (got,) = torch.autograd.grad(rows.sum(), leaf)
+        assert backend == "reference" or layout == "rows apart" or got.stride() == leaf.stride()
+        assert not rows.cpu()[nothing].any()
+        assert not got.cpu()[~mask].any()
+        assert_close(f"loss of {layout}", rows.cpu(), expected, scale, loose * BOUNDS[torch.float32])
+        assert_close(f"gradient of {layout}", got.cpu(), gradient, gradient, loose * BOUNDS[dtype])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_mask_is_broadcast_and_goes_with_weights(backend: str) -> None:
+    student, teacher = torch.randn(2, 3, 70, requires_grad=True), torch.randn(2, 3, 70)
+    mask, weight = (torch.rand(2, 1, 70) < 0.5).float(), torch.tensor([[1.0, 0.0, 2.0]])
+    got = kl_div(student, teacher, 2, 2.0, weight, "sum", backend, mask=mask)
+    parts = [
+        kl_div(student[i][:, mask[i, 0] > 0], teacher[i][:, mask[i, 0] > 0], 1, 2.0, weight[0], "sum", "reference")
+        for i in range(2)
+    ]
+    torch.testing.assert_close(got, parts[0] + parts[1])
+    (gradient,), (expected,) = (torch.autograd.grad(x, student) for x in (got, parts[0] + parts[1]))
+    torch.testing.assert_close(gradient, expected)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_nan_that_the_mask_leaves_in_stays_nan(backend: str) -> None:
+    student = torch.tensor([[float("nan"), 0.0, 1.0], [0.0, float("nan"), 1.0], [float("nan")] * 3])
+    mask = torch.tensor([[1.0, 1.0, 0.0], [1.0, 0.0, 1.0], [1.0, 1.0, 0.0]])
+    rows = kl_div(student, torch.zeros(3, 3), 1, reduction="none", backend=backend, mask=mask)
+    assert rows.isnan().tolist() == [True, False, True]
+
+
 def test_a_student_equal_to_its_teacher_has_no_loss() -> None:
     logits = torch.randn(64, 21, requires_grad=True)
     loss = kl_div(logits, logits.detach().clone(), 1, 4.0, backend="fused")
@@ -275,9 +332,13 @@ def test_a_student_equal_to_its_teacher_has_no_loss() -> None:
 def test_opcheck() -> None:
     student, teacher = torch.randn(3, 5, 7, requires_grad=True), torch.randn(3, 5, 7)
     op = torch.ops.detkd.kl_div.default
-    torch.library.opcheck(op, (student, teacher, 1, 2.0, None, "mean", True))
-    torch.library.opcheck(op, (student.half(), teacher.half(), 2, 2.0, torch.rand(3, 5), "none", True))
-    torch.library.opcheck(op, (student.detach().transpose(0, 2), teacher.transpose(0, 2), 0, 2.0, None, "sum", False))
+    torch.library.opcheck(op, (student, teacher, 1, 2.0, None, None, "mean", True))
+    torch.library.opcheck(op, (student.half(), teacher.half(), 2, 2.0, torch.rand(3, 5), None, "none", True))
+    torch.library.opcheck(op, (student.detach().transpose(0, 2), teacher.transpose(0, 2), 0, 2.0, None, None, "sum", False))
+    mask = torch.rand(3, 5, 1).round()
+    torch.library.opcheck(op, (student, teacher, 1, 2.0, None, mask.expand(3, 5, 7), "mean", True))
+    mask = torch.rand(3, 1, 7).round()
+    torch.library.opcheck(op, (student.detach(), teacher, 2, 2.0, None, mask.expand(3, 5, 7), "mean", True))
 
 
 @pytest.mark.parametrize("dynamic", [False, True])
@@ -335,7 +396,7 @@ def test_no_gradient_is_computed_where_none_is_wanted() -> None:
         assert torch.equal(kl_div(student, teacher), expected)
     with torch.inference_mode():
         assert torch.equal(kl_div(student, teacher), expected)
-    assert torch.ops.detkd.kl_div(student, teacher, 1, 1.0, None, "mean", False)[1].numel() == 0
+    assert torch.ops.detkd.kl_div(student, teacher, 1, 1.0, None, None, "mean", False)[1].numel() == 0
 
 
 def test_autocast_and_unlike_types() -> None:
@@ -363,7 +424,7 @@ def test_same_bits_from_several_threads_and_thread_counts() -> None:
     student, teacher = torch.randn(700, 80), torch.randn(700, 80)
 
     def run(_: int) -> tuple[float, Tensor]:
-        loss, gradient = torch.ops.detkd.kl_div(student, teacher, 1, 2.0, None, "mean", True)
+        loss, gradient = torch.ops.detkd.kl_div(student, teacher, 1, 2.0, None, None, "mean", True)
         return loss.item(), gradient
 
     first = run(0)
@@ -389,6 +450,8 @@ def test_bad_arguments_are_named() -> None:
         kl_div(x, x, dim=2)
     with pytest.raises(ArgumentError, match="`weight`"):
         kl_div(x, x, weight=torch.ones(5))
+    with pytest.raises(ArgumentError, match="`mask`"):
+        kl_div(x, x, mask=torch.ones(2))
     with pytest.raises(ArgumentError, match="`backend`"):
         kl_div(x, x, backend="gpu")  # type: ignore[arg-type]
     with pytest.raises(BackendError, match="float64"):

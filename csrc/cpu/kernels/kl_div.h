@@ -17,16 +17,22 @@ double kl_div_short_rows(const KlDivProblem& p, int64_t begin, int64_t end) {
   return lane_sum(total);
 }
 
-template <typename T>
-double kl_div_rows(const KlDivProblem& p, int64_t begin, int64_t end) {
-  if (p.classes <= kShort) return kl_div_short_rows<T>(p, begin, end);
-  const int64_t together = RowGroup<T>::rows(p.classes);
+template <typename T, bool kMasked>
+double kl_div_long_rows(const KlDivProblem& p, int64_t begin, int64_t end) {
+  using Group = RowGroup<T, kMasked>;
+  const int64_t together = Group::rows(p.classes);
   Wide total = Wide::zero();
   for (int64_t row = begin; row < end; row += together) {
-    RowGroup<T> group(p, row, static_cast<int>(std::min(together, end - row)));
+    Group group(p, row, static_cast<int>(std::min(together, end - row)));
     kl_div_group(group, p, total);
   }
   return lane_sum(total);
+}
+
+template <typename T>
+double kl_div_rows(const KlDivProblem& p, int64_t begin, int64_t end) {
+  if (p.mask != nullptr) return kl_div_long_rows<T, true>(p, begin, end);
+  return p.classes <= kShort ? kl_div_short_rows<T>(p, begin, end) : kl_div_long_rows<T, false>(p, begin, end);
 }
 
 // So many classes that nothing of a group is kept between passes.

@@ -25,6 +25,7 @@ class Walk {
     at.teacher += outer.teacher[last];
     at.gradient += outer.gradient[last];
     at.weight += outer.weight[last];
+    at.mask += outer.mask[last];
     at.loss += outer.loss[last];
   }
 

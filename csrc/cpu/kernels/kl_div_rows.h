@@ -5,7 +5,7 @@
 
 namespace detkd::DETKD_ISA {
 
-template <typename T>
+template <typename T, bool kMasked>
 class RowGroup {
  public:
   // Rows of a group: as many as stay in the nearest cache from one pass to the next.
@@ -21,6 +21,7 @@ class RowGroup {
       teacher[r] = static_cast<const T*>(p.teacher) + (*at).teacher;
       gradient[r] = static_cast<T*>(p.gradient) + (*at).gradient;
       weights[r] = p.weight == nullptr ? 1.0f : p.weight[(*at).weight];
+      if (kMasked) mask[r] = p.mask + (*at).mask;
       if (!p.reduced) losses[r] = (*at).loss;
       kept[r] = buffer == nullptr ? nullptr : buffer + r * room;
     }
@@ -31,8 +32,8 @@ class RowGroup {
   Tops tops(const Rate& rate) {
     V s[kWidth], t[kWidth];
     for (int r = 0; r < kWidth; ++r) {
-      s[r] = weights[r] != 0 ? top_of(student[r]) : set(0.0f);
-      t[r] = weights[r] != 0 ? top_of(teacher[r]) : set(0.0f);
+      s[r] = weights[r] != 0 ? highest(student[r], r) : set(0.0f);
+      t[r] = weights[r] != 0 ? highest(teacher[r], r) : set(0.0f);
     }
     const Tops top = Tops::of(reduce_rows<Max>(s), reduce_rows<Max>(t), rate);
     store(top_student, top.student);
@@ -42,8 +43,8 @@ class RowGroup {
   }
 
   bool is_void(int r) const {
-    return (top_student[r] == kLowest && !has_nan(student[r], p.classes, 1)) ||
-           (top_teacher[r] == kLowest && !has_nan(teacher[r], p.classes, 1));
+    return (top_student[r] == kLowest && !has_nan_in(student[r], r)) ||
+           (top_teacher[r] == kLowest && !has_nan_in(teacher[r], r));
   }
 
   Sums sums(const Rate& rate) const {
@@ -82,7 +83,7 @@ class RowGroup {
         const Tops top = top_of(r);
         write<false>(gradient[r], by_rho, by_factor, [&](auto at) DETKD_INLINE {
           auto term = wild_terms_at(r, at, top, rate);
-          term.d = student_exponential(fetch(student[r], at), top, rate);
+          term.d = student_exponential(fetch(student[r], r, at), top, rate);
           return term;
         });
       } else if (kept[r] == nullptr) {
@@ -120,10 +121,20 @@ class RowGroup {
     return {set(top_student[r]), set(top_teacher[r]), set(top_student[r] - top_teacher[r]), set(floor[r])};
   }
 
-  V top_of(const T* row) const {
+  bool has_nan_in(const T* row, int r) const {
+    if constexpr (!kMasked) return has_nan(row, p.classes, 1);
+    bool found = false;
+    for_row<1>([&](auto at) {
+      const V x = fetch(row, r, at).parts[0];
+      found = found || any(unordered(x, x));
+    });
+    return found;
+  }
+
+  V highest(const T* row, int r) const {
     Bundle<4> tops = {set(kLowest), set(kLowest), set(kLowest), set(kLowest)};
     for_row<4>([&](auto at) DETKD_INLINE {
-      const auto x = fetch(row, at);
+      const auto x = fetch(row, r, at);
       for (int k = 0; k < at.size; ++k) tops.parts[k] = max(x.parts[k], tops.parts[k]);
     });
     return max(max(tops.parts[0], tops.parts[1]), max(tops.parts[2], tops.parts[3]));
@@ -132,14 +143,20 @@ class RowGroup {
   template <bool kKeep, bool kOneBlock>
   DETKD_INLINE Sums sums_of(int r, const Rate& rate) const {
     const Tops top = top_of(r);
-    // What fills the last vectors: logits that differ as the maxima do and count nothing. With -inf the row would be wild.
+    // What fills the last vectors, and stands where the mask is 0: logits that differ as the maxima do and count nothing. With -inf the row would be wild.
     const float low_t = floor[r], low_s = low_t + (top_student[r] - top_teacher[r]);
     float* to = kept[r];
     const auto add_to = [&](Sums& sums, auto at) DETKD_INLINE {
       // The next group's row: the processor does not foresee a walk over many short rows.
       prefetch(student[r] + ahead, at);
       prefetch(teacher[r] + ahead, at);
-      const auto term = kl_terms(fetch(student[r], at, low_s), fetch(teacher[r], at, low_t), top, rate);
+      auto term = kl_terms(fetch(student[r], r, at, low_s), fetch(teacher[r], r, at, low_t), top, rate);
+      if constexpr (kMasked) {  // to a gradient of exactly 0
+        for (int k = 0; k < at.size; ++k) {
+          term.e_t.parts[k] = select(counts(r, at, k), term.e_t.parts[k], set(0.0f));
+          term.d.parts[k] = select(counts(r, at, k), term.d.parts[k], set(0.0f));
+        }
+      }
       sums.add(term);
       if constexpr (kKeep) keep(to, at, term);
     };
@@ -171,7 +188,7 @@ class RowGroup {
 
   V student_sum_of(int r, const Rate& rate) const {
     const Tops top = top_of(r);
-    const auto of = [&](auto at) DETKD_INLINE { return student_exponential(fetch(student[r], at), top, rate).parts[0]; };
+    const auto of = [&](auto at) DETKD_INLINE { return student_exponential(fetch(student[r], r, at), top, rate).parts[0]; };
     V sum = sum_blocks(whole, [&](int64_t begin, int64_t end) DETKD_INLINE {
       V block = set(0.0f);
       for (int64_t i = begin; i < end; ++i) block = block + of(At<1>{i});
@@ -192,7 +209,7 @@ class RowGroup {
 
   template <typename Where>
   DETKD_INLINE auto wild_terms_at(int r, Where at, const Tops& top, const Rate& rate) const {
-    return wild_terms(fetch(student[r], at), fetch(teacher[r], at), top, rate);
+    return wild_terms(fetch(student[r], r, at), fetch(teacher[r], r, at), top, rate);
   }
 
   struct Tail : At<1> {};  // what is left of a row after its whole vectors
@@ -210,16 +227,32 @@ class RowGroup {
     for (int k = 0; k < K; ++k) __builtin_prefetch(row + (at.begin + k) * kWidth);
   }
 
+  // The r-th row's logits. Lanes past the row, and those of mask 0, hold `fill`; kLowest counts nothing.
   template <int K>
-  DETKD_INLINE Bundle<K> fetch(const T* row, At<K> at, float = kLowest) const {
+  DETKD_INLINE Bundle<K> fetch(const T* row, int r, At<K> at, float fill = kLowest) const {
     Bundle<K> x;
-    for (int k = 0; k + 1 < K; k += 2) load_two(row + (at.begin + k) * kWidth, x.parts + k);
-    if constexpr (K % 2 == 1) x.parts[K - 1] = load(row + (at.begin + K - 1) * kWidth);
+    if constexpr (kMasked) {  // in order, as the mask is
+      for (int k = 0; k < K; ++k) x.parts[k] = select(counts(r, at, k), load(row + (at.begin + k) * kWidth), set(fill));
+    } else {
+      for (int k = 0; k + 1 < K; k += 2) load_two(row + (at.begin + k) * kWidth, x.parts + k);
+      if constexpr (K % 2 == 1) x.parts[K - 1] = load(row + (at.begin + K - 1) * kWidth);
+    }
     return x;
   }
-  // Lanes past the row hold `fill`. A -inf counts nothing.
-  DETKD_INLINE Bundle<1> fetch(const T* row, Tail at, float fill = kLowest) const {
-    return {load(row + at.begin * kWidth, p.classes - at.begin * kWidth, fill)};
+  DETKD_INLINE Bundle<1> fetch(const T* row, int r, Tail at, float fill = kLowest) const {
+    const V x = load(row + at.begin * kWidth, p.classes - at.begin * kWidth, fill);
+    if constexpr (!kMasked) return {x};
+    return {select(counts(r, at, 0), x, set(fill))};
+  }
+
+  // Where the mask is not 0.
+  template <int K>
+  DETKD_INLINE M counts(int r, At<K> at, int k) const {
+    return differ(load(mask[r] + (at.begin + k) * kWidth), set(0.0f));
+  }
+  DETKD_INLINE M counts(int r, Tail at, int) const {
+    const int64_t place = at.begin * kWidth;
+    return differ(load(mask[r] + place, p.classes - place, 0.0f), set(0.0f));
   }
 
   template <bool kStream, int K>
@@ -227,11 +260,10 @@ class RowGroup {
     T* to = row + at.begin * kWidth;
     if constexpr (kStream) {
       for (int k = 0; k < K; ++k) stream(to + k * kWidth, x.parts[k]);
-    } else if constexpr (K == 2) {
+    } else if constexpr (K == 2 && !kMasked) {
       store_two(to, x.parts);
     } else {
-      static_assert(K == 1);
-      store(to, x.parts[0]);
+      for (int k = 0; k < K; ++k) store(to + k * kWidth, x.parts[k]);
     }
   }
   template <bool>
@@ -245,6 +277,7 @@ class RowGroup {
   const T* student[kWidth];
   const T* teacher[kWidth];
   T* gradient[kWidth];
+  const float* mask[kMasked ? kWidth : 1];
   float* kept[kWidth];  // e_t and d of each vector of classes
   int64_t losses[kWidth];
   float weights[kWidth] = {}, top_student[kWidth], top_teacher[kWidth], floor[kWidth];
