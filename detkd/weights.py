@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
+import zipfile
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+CHUNK = 2**22  # bytes that are read at a time
 METADATA = "detkd.architecture"  # in the header of a checkpoint, where a model says as JSON what it was built as
 
 
@@ -90,6 +93,58 @@ def saved_name(path: Path) -> str | None:
     except (SafetensorError, OSError, ValueError, RecursionError, AttributeError):
         return None  # whoever loads it says why
     return name if isinstance(name, str) else None
+
+
+def weights_digest(path: Path) -> str | None:
+    """A checksum of the weights in a file, without loading them; of a folder of transformers, of those that lie in it.
+
+    Of what torch has saved it is one of the tensors' bytes alone: a checkpoint has the date in it, and the same weights
+    saved anew are no other ones.
+
+    Args:
+        path: The file or folder.
+
+    Returns:
+        32 hexadecimal digits; None where there are no weights, or they can't be read: whoever loads them says why.
+    """
+    checksum = hashlib.blake2b(digest_size=16)
+    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
+    try:
+        for file in files:
+            tensors = hashlib.blake2b(digest_size=16)
+            if _add_saved_tensors(tensors, file):
+                checksum.update(tensors.digest())
+            else:
+                with file.open("rb") as content:
+                    _add(checksum, content)
+    except OSError:
+        return None
+    return checksum.hexdigest() if files else None
+
+
+def _add_saved_tensors(checksum: hashlib.blake2b, path: Path) -> bool:
+    """Add the tensors that torch has saved in a file to a checksum; False where there are none, or it is no such file."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            tensors = sorted(
+                (member for member in archive.infolist() if member.filename.split("/")[1:2] == ["data"]),
+                key=lambda member: member.filename,
+            )
+            if any(member.compress_type != zipfile.ZIP_STORED for member in tensors):
+                return False  # torch compresses nothing, and a little may become very much
+            for member in tensors:
+                # Named below the folder, which is called as the file was when it was written.
+                checksum.update(f"{member.filename.partition('/')[2]} {member.file_size} ".encode())
+                with archive.open(member) as content:
+                    _add(checksum, content)
+    except (zipfile.BadZipFile, ValueError, RuntimeError, EOFError):
+        return False
+    return bool(tensors)
+
+
+def _add(checksum: hashlib.blake2b, content: IO[bytes]) -> None:
+    while chunk := content.read(CHUNK):
+        checksum.update(chunk)
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from torch import nn
 from torchvision.models.detection.rpn import RPNHead
 
 from detkd.errors import WeightsError
-from detkd.weights import fill, read_state_dict
+from detkd.weights import fill, read_state_dict, weights_digest
 
 FILE = Path("weights.pt")
 
@@ -80,3 +80,33 @@ def test_names_of_older_releases_fit_where_the_module_knows_them() -> None:
     torch.testing.assert_close(target.state_dict(), source.state_dict())
     with pytest.raises(WeightsError, match="size mismatch"):
         fill(RPNHead(16, 3), old, FILE)
+
+
+def test_a_digest_is_of_the_weights_and_not_of_what_else_a_checkpoint_says(tmp_path: Path) -> None:
+    own, other = model(), model()
+    torch.save({"model": own, "date": "Monday"}, tmp_path / "a.pt")
+    torch.save({"model": own, "date": "Tuesday, later"}, tmp_path / "b.pt")
+    torch.save({"model": other, "date": "Monday"}, tmp_path / "c.pt")
+    digests = [weights_digest(tmp_path / name) for name in ("a.pt", "b.pt", "c.pt")]
+    assert digests[0] == digests[1] != digests[2]
+    assert len(digests[0] or "") == 32
+    for name, weights in (("a", own), ("b", own), ("c", other)):
+        (tmp_path / name).mkdir()  # as of transformers
+        save_file(weights.state_dict(), tmp_path / name / "model.safetensors")
+    digests = [weights_digest(tmp_path / name / "model.safetensors") for name in "abc"]
+    assert digests[0] == digests[1] != digests[2]
+    assert weights_digest(tmp_path / "a") == weights_digest(tmp_path / "b") != weights_digest(tmp_path / "c")
+
+
+def test_of_what_is_missing_there_is_no_digest_and_of_what_is_broken_that_of_its_bytes(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert weights_digest(tmp_path / "none.pt") is None
+    assert weights_digest(tmp_path / "empty") is None
+    torch.save(dict(model().state_dict()), tmp_path / "a.pt")
+    whole = (tmp_path / "a.pt").read_bytes()
+    broken = [whole[:-9], whole[:100], b"no checkpoint", b""]
+    for number, content in enumerate(broken):
+        (tmp_path / f"{number}.pt").write_bytes(content)
+    digests = {weights_digest(tmp_path / f"{number}.pt") for number in range(len(broken))}
+    assert len(digests) == len(broken)
+    assert None not in digests

@@ -156,6 +156,8 @@ def _examine_training(config: RunConfig, seconds: float, whole: RunConfig, *, ju
     findings += found
     if models is None:
         return findings
+    if CACHE.code in {finding.check for finding in found}:
+        config = _without_cache(config)  # what is measured from here on is of the teacher that runs instead
     student, teachers, distiller = models
     findings += check_fit(student, teachers, config)
     if judge:
@@ -198,16 +200,15 @@ def _without_cache(config: RunConfig) -> RunConfig:
 
 def _memory(config: RunConfig, dataset: Any, models: _Models) -> Finding:
     """What a step takes, from one of few pictures: one of all might end the process."""
-    images = min(config.train.batch, len(dataset.images("train")))
+    engine, images = FAMILIES[config.family].engine, min(config.train.batch, len(dataset.images("train")))
     batch = min(images, cost.TRIAL)
     small = config.model_copy(update={"train": config.train.model_copy(update={"batch": batch})})
-    if config.distill is not None:
-        small = _without_cache(small)
     student, teachers = copy.deepcopy(models.student), [copy.deepcopy(teacher) for teacher in models.teachers]
     distiller = None
     if small.distill is not None:
-        distiller = build_distiller(student, teachers, small.distill, config.train.imgsz)
-    device = FAMILIES[config.family].engine.torch_device(config.train.device).type
+        views = engine.training_views(small, dataset, student)  # or a cached teacher would be measured while it runs
+        distiller = build_distiller(student, teachers, small.distill, config.train.imgsz, views)
+    device = engine.torch_device(config.train.device).type
 
     with _quiet_profiler():
         measured = peak_memory(lambda: observe(student, distiller, small, dataset, steps=1), device)

@@ -10,6 +10,7 @@ import sys
 import traceback
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -17,7 +18,7 @@ import yaml
 from detkd.config import load_config, read_yaml
 from detkd.engines.families import FAMILIES
 from detkd.engines.grid import Axis, grid_recipes
-from detkd.engines.kept import CONFIG, describe_changes
+from detkd.engines.kept import CONFIG, describe_changes, kept_teachers, other_teachers
 from detkd.engines.run import build_models, check_settings, run_config
 from detkd.engines.tasks import task_of
 from detkd.errors import ConfigError, DataError, DetkdError, one_line
@@ -29,6 +30,7 @@ from detkd.report.grid import grid_plot
 from detkd.report.html.report import write_report
 from detkd.report.reporter import SILENT, reporter, reporting
 from detkd.trees import parse_json
+from detkd.weights import weights_digest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -193,6 +195,7 @@ def summarise(comparison: Comparison) -> dict[str, Any]:
         for name, runs in comparison.runs.items()
     }
     _refuse_other_data(comparison, results)
+    _refuse_mixed_teachers(comparison)
     first = comparison.metrics[0]
     teachers = [
         teacher["metrics"][comparison.split]
@@ -243,6 +246,19 @@ def _refuse_other_data(comparison: Comparison, results: Mapping[str, Sequence[Ma
             )
 
 
+def _refuse_mixed_teachers(comparison: Comparison) -> None:
+    """A teacher may be trained anew while a comparison runs, and its file be gone when the runs are compared."""
+    known: dict[str, tuple[str, str]] = {}
+    for run in (run for runs in comparison.runs.values() for run in runs):
+        for path, digest in kept_teachers(run.output / run.name, run).items():
+            first, others = known.setdefault(path, (run.name, digest))
+            if digest != others:
+                raise DataError(
+                    f"Expected runs with the same teacher, but the weights in {path} were others for {run.name} than for "
+                    f"{first}. Delete the older one's folder in {comparison.folder} to make it anew."
+                )
+
+
 def _summarise_recipe(runs: Sequence[Mapping[str, Any]], split: str, metrics: Sequence[str]) -> dict[str, Any]:
     last = runs[0]["history"][-1]
     terms = [name for name in last if name.startswith("train/")]
@@ -272,16 +288,17 @@ def _run_logged(config: RunConfig, log: Path) -> None:
     end_with_parent()
     with log.open("a", encoding="utf-8") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
         try:
-            last = FAMILIES[config.student.family].engine.LAST_CHECKPOINT
-            run_config(config, resume=(config.output / config.name / last).exists())
+            run_config(config, resume=_begun(config))
         except Exception:
             traceback.print_exc()
             sys.exit(1)
 
 
 def _refuse_other_runs(comparison: Comparison) -> None:
-    """A run of the same name with another configuration must not be taken for this one."""
+    """A run of the same name with another configuration, or another teacher, must not be taken for this one."""
     faults = []
+    retaught: dict[str, list[str]] = {}
+    digest = cache(weights_digest)  # most runs have the same teacher
     for runs in comparison.runs.values():
         for run in runs:
             folder = run.output / run.name
@@ -291,12 +308,25 @@ def _refuse_other_runs(comparison: Comparison) -> None:
                     f"{run.name}: {folder / CONFIG} differs from what is asked for now: {changes}. Choose another name= or "
                     "delete it."
                 )
+            elif _finished(run) or _begun(run):
+                for path in other_teachers(folder, run, digest):
+                    retaught.setdefault(path, []).append(run.name)
+    faults += [
+        f"{', '.join(names)}: made with other weights than the teacher's file {path} has now. Put the former ones back, or "
+        f"delete the folder of each in {comparison.folder} to make it anew."
+        for path, names in retaught.items()
+    ]
     if faults:
         raise ConfigError("\n".join(faults))
 
 
 def _finished(config: RunConfig) -> bool:
     return (config.output / config.name / "results.json").exists()
+
+
+def _begun(config: RunConfig) -> bool:
+    """Whether a run has finished an epoch, from which it goes on."""
+    return (config.output / config.name / FAMILIES[config.student.family].engine.LAST_CHECKPOINT).exists()
 
 
 def _read_results(config: RunConfig, split: str, metrics: Sequence[str]) -> dict[str, Any]:

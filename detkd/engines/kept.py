@@ -1,22 +1,27 @@
-"""The configuration that a run's folder keeps, against one that is asked for, or against that of another run."""
+"""The configuration and the teachers that a run's folder keeps, against those asked for, or those of another run."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detkd.config import load_config
-from detkd.errors import ConfigError, DataError
+from detkd.errors import ConfigError, DataError, one_line
+from detkd.files import write_json
+from detkd.model_config import CHECKPOINTS
 from detkd.report.curves import read_curves
 from detkd.report.gallery import read_index
 from detkd.report.records import RESULTS, read_results
+from detkd.trees import parse_json
+from detkd.weights import weights_digest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
+    from collections.abc import Callable, Iterator, Mapping
 
     from detkd.config import RunConfig
 
 CONFIG = "config.yaml"  # in the folder of a run
+TEACHERS = "teachers.json"  # beside it: the digest of the weights of each teacher's file
 SHOWN = 4  # of the keys that differ
 INCIDENTAL = ("name", "output", "loggers")  # keys that change nothing of what a run finds
 
@@ -34,6 +39,64 @@ def describe_changes(folder: Path, config: RunConfig) -> str | None:
         ConfigError: If the file is no configuration, or has a key that is no longer known.
     """
     return _changes(_kept(folder), config)
+
+
+def keep_teachers(folder: Path, config: RunConfig) -> None:
+    """Write down which weights the teachers' files have as a run starts: under the same path may lie other ones later.
+
+    Args:
+        folder: Of the run.
+        config: The run.
+    """
+    digests = {path: weights_digest(Path(path)) for path in _teacher_files(config)}
+    known = {path: digest for path, digest in digests.items() if digest is not None}
+    if known:
+        write_json(folder / TEACHERS, known)
+    else:
+        (folder / TEACHERS).unlink(missing_ok=True)  # of a run that was begun here before
+
+
+def kept_teachers(folder: Path, config: RunConfig) -> dict[str, str]:
+    """The digests of the weights that a run was started with, by the teachers' paths in its configuration.
+
+    Empty where no teacher is read from a file, and for a run of a detkd that wrote no digests down.
+
+    Args:
+        folder: Of the run.
+        config: The run.
+
+    Raises:
+        DataError: If the file is broken.
+    """
+    files, path = _teacher_files(config), folder / TEACHERS
+    if not files or not path.exists():
+        return {}
+    try:
+        content = parse_json(path.read_bytes())
+        if not isinstance(content, dict) or not all(isinstance(digest, str) for digest in content.values()):
+            raise ValueError("it is no object of digests")
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"Expected the digests of a run's teachers in {path}, but: {one_line(error)}. Delete the run to make it anew."
+        ) from error
+    return {file: content[file] for file in files if file in content}
+
+
+def other_teachers(folder: Path, config: RunConfig, digest: Callable[[Path], str | None] = weights_digest) -> list[str]:
+    """The paths of a run's teachers whose weights are no longer those that it was started with.
+
+    A file that is gone is none: a finished run needs it no more.
+
+    Args:
+        folder: Of the run.
+        config: The run.
+        digest: Of the weights in a file.
+
+    Raises:
+        DataError: See :func:`kept_teachers`.
+    """
+    kept = kept_teachers(folder, config)
+    return [path for path, own in kept.items() if digest(Path(path)) not in (own, None)]
 
 
 def find_baseline(folder: Path) -> Path | None:
@@ -116,6 +179,15 @@ def _kept(folder: Path) -> RunConfig:
     except ConfigError as error:
         lines = [line if str(path) in line else f"{path}: {line}" for line in str(error).splitlines()]
         raise ConfigError("\n".join(lines)) from error
+
+
+def _teacher_files(config: RunConfig) -> list[str]:
+    """The files that a run's teachers are read from, that of ultralytics' own distillation among them."""
+    specs = config.distill.all_teachers if config.distill is not None else ()
+    weights = [str(spec.weights) for spec in specs if spec.weights is not None]
+    models = [spec.model for spec in specs if spec.weights is None] + [config.trainer.get("distill_model")]
+    checkpoints = [model for model in models if isinstance(model, str) and model.endswith(CHECKPOINTS)]
+    return list(dict.fromkeys(weights + checkpoints))
 
 
 def _changes(kept: RunConfig, asked: RunConfig) -> str | None:

@@ -11,11 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from detkd.doctor import cost
+from detkd.doctor import cost, examination
 from detkd.doctor.examination import alone, examine, load_run
 from detkd.engines.caching import cache_teachers
 from detkd.engines.run import run_config
 from detkd.errors import ConfigError, DataError
+from detkd.teachers.live import LiveTeacher
 from tests.doctor.conftest import by_code
 from tests.engines.classes import configure_classes, write_pictures
 from tests.engines.conftest import configure, configure_rcnn
@@ -86,6 +87,67 @@ def test_a_cache_whose_values_are_not_the_teachers_is_named(discs: Path, unet_te
         cache_teachers(config)
     found = by_code(examine(config, seconds=5))["cache.refused"]
     assert "differs by" in found.detail
+
+
+@pytest.mark.parametrize("family", ["unet", "yolo"])
+def test_memory_and_time_of_a_cached_teacher_are_without_the_teacher(
+    family: str,
+    discs: Path,
+    unet_teacher: Path,
+    data: Path,
+    checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def configured(**cached: Any) -> RunConfig:
+        if family == "unet":
+            return configure_unet(
+                discs, distill={"teacher": {"weights": str(unet_teacher), **cached}, "terms": {"pixel_kl": {}}}
+            )
+        train = {"epochs": 2, "imgsz": 64, "batch": 2}
+        distill = {"teacher": {"weights": str(checkpoint), **cached}, "terms": {"bckd": {}}}
+        return configure(data, train=train, distill=distill)
+
+    runs, measured, watched = [], [], []
+
+    def running(self: LiveTeacher, *arguments: Any) -> Any:
+        runs.append(self)
+        return run(self, *arguments)
+
+    def measuring(step: Any, device: str) -> int:
+        before = len(runs)
+        found = peak_memory(step, device)
+        measured.append((len(runs) - before, found))
+        return found
+
+    def watching(*arguments: Any, **more: Any) -> Any:
+        before = len(runs)
+        found = observe(*arguments, **more)
+        watched.append((len(runs) - before, found.failure, len(found.calls)))
+        return found
+
+    run, peak_memory, observe = LiveTeacher.run, examination.peak_memory, examination.observe
+    monkeypatch.setattr(LiveTeacher, "run", running)
+    monkeypatch.setattr(examination, "peak_memory", measuring)
+    monkeypatch.setattr(examination, "observe", watching)
+    cached = configured(cache=str(tmp_path / "cache"), views=1)
+    cache_teachers(cached)
+    found = by_code(examine(cached, seconds=5))
+    assert {"memory", "time", "cache"} <= set(found)
+    assert [(ran, failure) for ran, failure, _ in watched] == [(0, None)] * 2  # for the memory, and for all else
+    assert all(batches for _, _, batches in watched)
+    assert measured[0][0] == 0
+
+    examine(configured(), seconds=5)
+    assert watched[2][0] > 0
+    assert measured[1][0] > 0
+    assert measured[0][1] < measured[1][1]
+
+    # Of a cache that is refused the memory is that of the teacher which runs instead.
+    (tmp_path / "cache" / "index.json").unlink()
+    assert "cache.refused" in by_code(examine(cached, seconds=5))
+    assert measured[2][0] > 0
+    assert watched[-1][:2] == (watched[-1][2], None)
 
 
 def test_more_memory_than_there_is_stops_before_the_large_step(

@@ -6,10 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from detkd.config import dump_config
 from detkd.engines import compare
+from detkd.engines.kept import keep_teachers
+from detkd.engines.run import prepare_run
 from detkd.errors import AdapterError, ConfigError, DataError, WeightsError
 from tests.engines.conftest import TINY
 
@@ -144,6 +147,8 @@ def test_it_runs_what_is_missing_and_nothing_twice(
     page = (folder / "report.html").read_text()
     assert 'data-role="alone"' in page  # the pictures of its runs
     assert 'data-role="native"' in page
+    taught = {name: (folder / f"{name}-3" / "teachers.json").exists() for name in report["recipes"]}
+    assert taught == {"alone": False, "pkd": True, "native": True}
 
     monkeypatch.setattr(compare, "_run_apart", lambda _: pytest.fail("a finished run was made again"))
     compare.run_comparison(plan(tmp_path, seeds=[3]))
@@ -179,6 +184,84 @@ def test_runs_of_other_pictures_are_no_pairs(tmp_path: Path, data: Path) -> None
             path.write_text(json.dumps({**json.loads(path.read_text()), "data": {"images": {"train": count}}}))
     with pytest.raises(DataError, match="Expected runs on the same pictures, but those of pkd-0"):
         compare.summarise(planned)
+
+
+def write_teacher(path: Path, value: float) -> None:
+    torch.save({"weights": torch.full((3,), value)}, path)
+
+
+def test_a_teacher_trained_anew_under_the_same_path_is_another_one(tmp_path: Path, data: Path) -> None:
+    teacher = tmp_path / "t.pt"
+    write_teacher(teacher, 1.0)
+    write_run(tmp_path, data, str(teacher))
+    planned = plan(tmp_path)
+    for name, runs in planned.runs.items():
+        for run in runs:
+            finish(run, 0.5, teacher=0.6)
+            keep_teachers(run.output / run.name, run)
+            kept = run.output / run.name / "teachers.json"
+            assert kept.exists() == (name != "alone")
+    assert json.loads(kept.read_text()).keys() == {str(teacher)}
+    compare.summarise(plan(tmp_path))
+
+    write_teacher(teacher, 2.0)
+    with pytest.raises(ConfigError) as refused:
+        plan(tmp_path)
+    assert str(refused.value) == (
+        f"pkd-0, pkd-1, native-0, native-1: made with other weights than the teacher's file {teacher} has now. Put the "
+        f"former ones back, or delete the folder of each in {planned.folder} to make it anew."
+    )
+    plan(tmp_path, overrides=[f"distill.teacher.weights={tmp_path / 'u.pt'}"], only=["alone"])
+    (planned.folder / "pkd-0" / "results.json").unlink()  # a run that had not finished an epoch begins anew
+    with pytest.raises(ConfigError, match="^pkd-1, native-0, native-1: made"):
+        plan(tmp_path)
+    for run in (run for name in ("pkd", "native") for run in planned.runs[name]):
+        (run.output / run.name / "teachers.json").unlink()  # as of an earlier version
+    plan(tmp_path)
+    teacher.unlink()  # finished runs need it no more
+    plan(tmp_path)
+
+
+def test_runs_of_other_teachers_are_not_compared(tmp_path: Path, data: Path) -> None:
+    teacher = tmp_path / "t.pt"
+    write_run(tmp_path, data, str(teacher))
+    planned = plan(tmp_path)
+    for value, runs in enumerate(planned.runs.values()):
+        write_teacher(teacher, value)
+        for run in runs:
+            finish(run, 0.5, teacher=0.6)
+            keep_teachers(run.output / run.name, run)
+    with pytest.raises(
+        DataError, match=rf"the same teacher, but the weights in {teacher} were others for native-0 than for pkd"
+    ):
+        compare.summarise(planned)
+    for run in planned.runs["native"]:
+        (run.output / run.name / "teachers.json").unlink()
+    compare.summarise(planned)
+    (planned.folder / "pkd-1" / "teachers.json").write_text("[]")
+    with pytest.raises(DataError, match=r"pkd-1/teachers\.json, but: it is no object of digests\. Delete the run"):
+        compare.summarise(planned)
+
+
+def test_a_run_that_was_cut_short_does_not_go_on_with_another_teacher(tmp_path: Path, data: Path) -> None:
+    teacher = tmp_path / "t.pt"
+    write_teacher(teacher, 1.0)
+    write_run(tmp_path, data, str(teacher))
+    run = plan(tmp_path).runs["native"][0]
+    folder = run.output / run.name
+    last = folder / compare.FAMILIES["yolo"].engine.LAST_CHECKPOINT
+    last.parent.mkdir(parents=True)
+    last.touch()
+    (folder / "config.yaml").write_text(dump_config(run))
+    keep_teachers(folder, run)
+    plan(tmp_path)
+    write_teacher(teacher, 2.0)
+    with pytest.raises(ConfigError, match="^native-0: made with other weights"):
+        plan(tmp_path)
+    with pytest.raises(
+        ConfigError, match=rf"the teacher that {folder} was started with, but {teacher} has other weights now"
+    ):
+        prepare_run(run, resume=True)
 
 
 def test_an_average_of_the_student_is_no_gap_to_close(tmp_path: Path, data: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
+import re
 import shlex
 import statistics
 from functools import cache
@@ -86,6 +87,12 @@ def command_line(words: Sequence[str]) -> str:
     return shlex.join([*(["python", words[0]] if first.suffix == ".py" else [first.name]), *rest])
 
 
+def parted(name: str) -> Markup:
+    """A name in the parts between which a line may end; a number stays with what it is of, as in ``weight-1``."""
+    parts = re.split(r"(?<=[_\s])(?=\S)|(?<=-)(?=[^\d-])", name)
+    return Markup("<wbr>").join(Markup('<span class="part">{}</span>').format(part) for part in parts)
+
+
 def mean(values: Sequence[float | None]) -> float | None:
     """The mean of what is known; None where nothing is."""
     known = [value for value in values if value is not None]
@@ -113,5 +120,6 @@ def _environment() -> Environment:
         "duration": duration,
         "command_line": command_line,
         "mean": mean,
+        "parted": parted,
     }
     return environment

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from detkd.report.html.svg import Scale, element, scale_for, shortened, text, ticked
+from detkd.report.html.svg import LETTER, Scale, element, scale_for, text, ticked, told_apart
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 WIDTH, ROW = 360, 24
 LEFT, RIGHT, TOP, BOTTOM = 124, 14, 8, 38
+WIDEST = WIDTH / 2  # that names of rows may take
+ROOM = 12  # pixels beside a name
 SIZE = 4.5  # pixels from the middle of a mark to its rim
 CELL = 46
 HALF = 0.55  # share of the full colour from which letters on it are light
@@ -72,7 +74,9 @@ def row_chart(
     kept = [Row(row.name, [mark for mark in row.marks if math.isfinite(mark.value)]) for row in rows]
     values = [value for row in kept for mark in row.marks for value in (mark.value, *(mark.interval or ()))]
     values += [value for value, _, _ in references]
-    ends = LEFT, WIDTH - RIGHT
+    left = min(max(LEFT, LETTER * max((len(row.name) for row in kept), default=0) + ROOM), WIDEST)
+    labels = told_apart((row.name for row in kept), left - ROOM)
+    ends = left, WIDTH - RIGHT
     across = scale_for(values, *ends) if x_range is None else Scale(*x_range, *ends)
     bottom = TOP + ROW * len(kept)
     parts = []
@@ -82,9 +86,11 @@ def row_chart(
     for value, style, words in references:
         line = element("line", x1=across(value), y1=TOP, x2=across(value), y2=bottom, class_=f"mark reference {style}")
         parts.append(element("g", element("title", words), line))
-    parts += [_row(row, across, TOP + ROW * (index + 0.5)) for index, row in enumerate(kept)]
-    parts.append(element("line", x1=LEFT, y1=bottom, x2=WIDTH - RIGHT, y2=bottom, class_="axis"))
-    parts.append(text(x, (LEFT + WIDTH - RIGHT) / 2, bottom + BOTTOM - 6, class_="name"))
+    parts += [_row(row, labels[row.name], across, TOP + ROW * (index + 0.5)) for index, row in enumerate(kept)]
+    parts.append(element("line", x1=left, y1=bottom, x2=WIDTH - RIGHT, y2=bottom, class_="axis"))
+    # Below the axis, unless it is too long for that.
+    middle = max(WIDTH / 2, min((left + WIDTH - RIGHT) / 2, WIDTH - LETTER * len(x) / 2))
+    parts.append(text(x, middle, bottom + BOTTOM - 6, class_="name"))
     return element("svg", *parts, viewBox=f"0 0 {WIDTH} {bottom + BOTTOM}", role="img", aria_label=label, class_="plot")
 
 
@@ -138,9 +144,9 @@ def heat_map(table: Sequence[Sequence[float]], *, label: str, x: str, y: str) ->
     )
 
 
-def _row(row: Row, across: Scale, y: float) -> Markup:
-    name = element("g", element("title", row.name), text(shortened(row.name, LEFT - 12), LEFT - 10, y + 4, "end", "label"))
-    line = element("line", x1=LEFT, y1=y, x2=WIDTH - RIGHT, y2=y, class_="grid")
+def _row(row: Row, label: str, across: Scale, y: float) -> Markup:
+    name = element("g", element("title", row.name), text(label, across.start - 10, y + 4, "end", "label"))
+    line = element("line", x1=across.start, y1=y, x2=across.end, y2=y, class_="grid")
     return Markup("").join((line, name, *(_mark(mark, across, y) for mark in row.marks)))
 
 

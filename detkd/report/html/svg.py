@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup, escape
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 LETTER = 6.8  # pixels of a letter's mean width, at the size in which rows are named
 
@@ -84,10 +84,37 @@ def ticked(value: float) -> str:
     return f"{value:.6g}" if abs(value) < 1e-9 or abs(value) >= 1e-3 else f"{value:.0e}"
 
 
-def shortened(words: str, pixels: float) -> str:
-    """Words that fit into some pixels."""
+def told_apart(names: Iterable[str], pixels: float) -> dict[str, str]:
+    """Labels that fit into some pixels, no two of them alike.
+
+    Args:
+        names: What is labelled. A long one is cut in its middle, as names of a grid begin alike and end in values;
+            elsewhere where another name has the same ends, or a number would be parted.
+        pixels: Width of a label.
+
+    Returns:
+        The label of each name.
+    """
+    every = list(dict.fromkeys(names))
     most = max(4, int(pixels / LETTER))
-    return words if len(words) <= most else f"{words[: most - 1]}…"
+    return {name: name if len(name) <= most else _cut(name, place, every, most) for place, name in enumerate(every)}
+
+
+def _cut(name: str, place: int, every: Sequence[str], most: int) -> str:
+    """A name without as much of it as makes it of `most` letters; see :func:`told_apart`."""
+    others = [other for other in every if other != name]
+    cuts = [(start, len(name) - most + 1 + start) for start in range(most)]
+    for start, end in sorted(cuts, key=lambda cut: (any(_is_in_number(name, at) for at in cut), abs(cut[0] - most // 2))):
+        head, tail = name[:start], name[end:]
+        if not any(other.startswith(head) and other.endswith(tail) for other in others):
+            return f"{head}…{tail}"
+    number = f"…#{place + 1}"
+    return name[: most - len(number)] + number
+
+
+def _is_in_number(name: str, at: int) -> bool:
+    pair = name[max(at - 1, 0) : at + 1]
+    return len(pair) == 2 and all(letter.isdigit() or letter == "." for letter in pair)
 
 
 def _round_step(step: float) -> float:

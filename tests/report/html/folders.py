@@ -18,6 +18,7 @@ from detkd.report.gallery import Attention, Gallery, Shown, write_gallery
 HOSTILE = "<script>window.broken=1</script>"
 QUOTED = "\"'><img src=x onerror=window.broken=1>"
 NAMES = (HOSTILE, QUOTED, "plain")
+GRID = ("temperature-2_weight-1", "temperature-2_weight-2")
 
 
 def section(ap: float, parameters: int) -> dict[str, Any]:
@@ -78,12 +79,18 @@ def write_run(folder: Path, *, taught: bool = True, ap: float = 0.41) -> Path:
     return folder
 
 
-def write_comparison(folder: Path, *, runs: bool = True) -> Path:
-    """A comparison of three recipes on two seeds, and its runs."""
-    values = {"alone": (0.40, 0.42), "pkd": (0.45, 0.46), QUOTED: (0.39, 0.43)}
-    recipes: dict[str, Any] = {}
+def write_grid(folder: Path) -> Path:
+    """A comparison whose recipes have the long names of a grid."""
+    return write_comparison(folder, recipes=GRID)
+
+
+def write_comparison(folder: Path, *, runs: bool = True, recipes: tuple[str, str] = ("pkd", QUOTED)) -> Path:
+    """A comparison of three recipes on two seeds, and the runs of the first two."""
+    first, second = recipes
+    values = {"alone": (0.40, 0.42), first: (0.45, 0.46), second: (0.39, 0.43)}
+    found: dict[str, Any] = {}
     for name, own in values.items():
-        recipes[name] = {
+        found[name] = {
             **{metric: list(own) for metric in ("AP", "AP50", "AP75")},
             "seconds_per_epoch": 2.0,
             "peak_memory_mib": 900.0,
@@ -91,7 +98,7 @@ def write_comparison(folder: Path, *, runs: bool = True) -> Path:
         }
         if name != "alone":
             difference = {"mean": sum(own) / 2 - 0.41, "low": -0.03, "high": 0.11, "pairs": 2}
-            recipes[name] |= {"difference": dict.fromkeys(("AP", "AP50", "AP75"), difference), "gap_closed": 0.25}
+            found[name] |= {"difference": dict.fromkeys(("AP", "AP50", "AP75"), difference), "gap_closed": 0.25}
     report = {
         "schema_version": 1,
         "split": "test",
@@ -99,11 +106,11 @@ def write_comparison(folder: Path, *, runs: bool = True) -> Path:
         "seeds": [0, 1],
         "baseline": "alone",
         "teacher": {"AP": 0.61, "AP50": 0.81, "AP75": 0.66},
-        "recipes": recipes,
+        "recipes": found,
         "command": ["tools/compare.py", "--seeds", "0,1"],
     }
     write_json(folder / "comparison.json", report)
-    for name in ("alone", "pkd") if runs else ():
+    for name in ("alone", first) if runs else ():
         for seed in (0, 1):
             write_run(folder / f"{name}-{seed}", taught=name != "alone", ap=values[name][seed])
     return folder

@@ -9,7 +9,7 @@ import pytest
 
 from detkd.report.html.report import write_report
 from tests.browser import MARKS, PHONE, watch
-from tests.report.html.folders import write_classifier, write_comparison, write_run
+from tests.report.html.folders import GRID, write_classifier, write_comparison, write_grid, write_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ pytestmark = MARKS
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("pages")
-    writers = {"run": write_run, "comparison": write_comparison, "classifier": write_classifier}
+    writers = {"run": write_run, "comparison": write_comparison, "grid": write_grid, "classifier": write_classifier}
     return {name: write_report(write(root / name)) for name, write in writers.items()}
 
 
@@ -100,7 +100,7 @@ def test_the_views_to_compare_can_be_chosen(open_page: Callable[..., Page]) -> N
     assert page.locator(".compare").nth(2).locator("select").count() == 0  # two views leave no choice
 
 
-@pytest.mark.parametrize("name", ["run", "comparison", "classifier"])
+@pytest.mark.parametrize("name", ["run", "comparison", "grid", "classifier"])
 def test_a_phone_needs_no_scrolling_to_the_side(open_page: Callable[..., Page], name: str) -> None:
     page = open_page(name, width=PHONE, has_touch=True, is_mobile=True)
     page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
@@ -109,6 +109,19 @@ def test_a_phone_needs_no_scrolling_to_the_side(open_page: Callable[..., Page], 
     assert page.evaluate(wide) == 0
     letters = page.evaluate("[...document.querySelectorAll('svg.plot')].map(one => 11 * one.getScreenCTM().a)")
     assert min(letters) > 9  # pixels
+
+
+def test_recipes_of_a_grid_are_told_apart_and_break_at_separators(open_page: Callable[..., Page]) -> None:
+    page = open_page("grid")
+    labels = page.evaluate(
+        "[...document.querySelectorAll('#gains svg.plot .label')].map(one => [one.textContent, one.getBBox().x])"
+    )
+    assert labels
+    assert {label for label, _ in labels} == set(GRID)
+    assert min(x for _, x in labels) >= 0
+    # A span that is broken has a rectangle for each line.
+    lines = page.evaluate("[...document.querySelectorAll('#results .part')].map(one => one.getClientRects().length)")
+    assert set(lines) == {1}
 
 
 def test_the_dark_is_dark_and_still_has_contrast(open_page: Callable[..., Page]) -> None:

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import pytest
 
 from detkd.errors import DataError
-from detkd.report.html.page import command_line, count, duration, number, share, signed
+from detkd.report.html.page import command_line, count, duration, number, parted, share, signed
 from detkd.report.html.report import write_report
 from tests.report.html.folders import HOSTILE, QUOTED, write_classifier, write_comparison, write_results, write_run
 
@@ -179,6 +179,16 @@ def test_the_command_is_one_that_can_be_typed() -> None:
     assert command_line(["tools/train_det.py", "a b"]) == "python tools/train_det.py 'a b'"
     assert command_line(["/usr/local/bin/detkd", "train-det"]) == "detkd train-det"
     assert command_line(["/lib/detkd/__main__.py", "compare"]) == "python -m detkd compare"
+
+
+def test_names_may_break_at_separators_but_not_between_a_key_and_its_value() -> None:
+    def parts(name: str) -> list[str]:
+        return re.findall(r'<span class="part">(.*?)</span>', parted(name))
+
+    assert parts("temperature-2_weight--1e-05") == ["temperature-2_", "weight--1e-05"]
+    assert parts("soft-kl of logits") == ["soft-", "kl ", "of ", "logits"]
+    assert parts("<b>_-") == ["&lt;b&gt;_", "-"]
+    assert parts("") == [""]
 
 
 def test_a_picture_that_is_gone_or_a_link_is_left_out(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from detkd.report.html import lines, rows
 from detkd.report.html.lines import Curve, line_chart, reliability_chart
 from detkd.report.html.rows import Mark, Row, heat_map, row_chart
-from detkd.report.html.svg import Scale, element, scale_for, shortened, ticked
+from detkd.report.html.svg import LETTER, Scale, element, scale_for, ticked, told_apart
 from detkd.report.html.training import training_charts, validation_chart
 
 
@@ -77,7 +77,42 @@ def test_a_heat_map_has_a_cell_for_each_pair_darker_where_it_is_more() -> None:
 
 def test_words_of_an_element_are_escaped_and_elements_are_not() -> None:
     assert element("g", element("title", "<b>"), class_='"x"') == ('<g class="&#34;x&#34;"><title>&lt;b&gt;</title></g>')
-    assert shortened("a long name of a class", 60) == "a long …"
+
+
+def test_labels_of_long_names_differ_where_the_names_do() -> None:
+    grid = [f"score_threshold-{one}_background_weight-{two}" for one in ("0.25", "0.5") for two in (1, 2)]
+    labels = told_apart(["alone", *grid], 24 * LETTER)
+    assert labels["alone"] == "alone"
+    assert labels[grid[0]] == "score_threshold-0.25…t-1"
+    assert len(set(labels.values())) == len(labels)
+    assert max(map(len, labels.values())) == 24
+    assert told_apart(["a long name of a class"], 60) == {"a long name of a class": "a lo…ass"}
+    # What differs at more places than a label has letters gets a number.
+    parted = [f"a{first}bbbbbbbb{second}bbbbbbbb{third}c" for first in "xy" for second in "xy" for third in "xy"]
+    labels = told_apart(parted, 8 * LETTER)
+    assert len(set(labels.values())) == len(parted)
+    assert max(map(len, labels.values())) == 8
+
+
+def test_rows_of_long_names_have_room_for_them_and_the_full_name_at_the_pointer() -> None:
+    names = ["temperature-2_weight-1", "temperature-2_weight-2"]
+    long = [f"distill.terms.soft_kl.{name}" for name in names]
+    for own, fits in ((names, True), (long, False)):
+        root = ElementTree.fromstring(row_chart([Row(name, [Mark(1.0, "student", "m")]) for name in own], label="l", x="x"))
+        labels = [(text.text or "", float(text.get("x", 0))) for text in root.iter("text") if text.get("class") == "label"]
+        assert ([label for label, _ in labels] == own) == fits
+        assert len({label for label, _ in labels}) == 2
+        assert all(LETTER * len(label) <= x <= rows.WIDEST for label, x in labels)
+        assert [title.text for title in root.iter("title") if title.text != "m"] == own
+    short = ElementTree.fromstring(row_chart([Row("pkd", [Mark(1.0, "student", "m")])], label="l", x="x"))
+    assert next(line for line in short.iter("line") if line.get("class") == "axis").get("x1") == str(rows.LEFT)
+
+
+def test_the_name_of_an_axis_stays_within_the_plot() -> None:
+    x = "difference of accuracy from temperature-1_weight-1"
+    root = ElementTree.fromstring(row_chart([Row("temperature-2_weight-1")], label="l", x=x))
+    middle = next(float(text.get("x", 0)) for text in root.iter("text") if text.text == x)
+    assert middle + LETTER * len(x) / 2 <= rows.WIDTH
 
 
 def test_a_training_has_a_plot_for_each_term_and_the_metric_first() -> None:
