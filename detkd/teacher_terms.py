@@ -239,8 +239,10 @@ class TeacherTerms(nn.Module):
 
 def _over_heads(values: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     """The mean over heads, weighed as the task loss weighs them: the one that is used in the end learns most in the end."""
-    shares = torch.tensor(weights[: len(values)] or [1.0] * len(values), device=values[0].device)
-    return (torch.stack(list(values)) * shares).sum() / shares.sum()
+    if len(values) == 1:
+        return values[0].float()
+    shares = weights[: len(values)] or [1.0] * len(values)
+    return torch.stack([value.float() * share for value, share in zip(values, shares, strict=True)]).sum() / sum(shares)
 
 
 def detector_of(teacher: Teacher) -> DetectorAdapter:
