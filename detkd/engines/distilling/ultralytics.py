@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, distributed, nn
 
+from detkd.adapters.ultralytics import load_yolo
 from detkd.engines.averaging import WeightAverage
+from detkd.engines.resuming.ultralytics import STRIPPED, kept_epochs
 from detkd.engines.weight_log import WeightLog
 from detkd.errors import WeightsError, one_line
 from detkd.files import replacing
@@ -225,9 +227,10 @@ def distilling(
 
         def final_eval(self) -> None:
             """Do as the base does; a run that was cut short after its training has its weights in a file alone."""
-            kept = list(self.wdir.glob(_STATE.format("*")))
-            if kept and not self.weight_log.epochs:
-                self.weight_log.epochs[:] = read_state(kept[0])["weights"]
+            if not self.weight_log.epochs and self.last.exists():
+                state = _state_file(self.wdir, load_yolo(self.last).ckpt.get("epoch", STRIPPED))
+                if state.exists():
+                    self.weight_log.epochs[:] = read_state(state)["weights"]
             super().final_eval()
 
         def save_model(self) -> bool:
@@ -238,12 +241,18 @@ def distilling(
                 kept = {"distiller": self.distiller.state_dict(), "weights": self.weight_log.epochs, "averages": averages}
                 torch.save(kept, path)
             saved = super().save_model()
-            for old in self.wdir.glob(_STATE.format("*")):  # only after the checkpoint it belongs to is replaced
-                if old != state:
-                    old.unlink()
+            # Only after the checkpoint it belongs to is replaced; those of `save_period` stay, to be resumed from.
+            needed = {state, *(_state_file(self.wdir, epoch) for epoch in kept_epochs(self.wdir))}
+            for old in set(self.wdir.glob(_STATE.format("*"))) - needed:
+                old.unlink()
             return bool(saved)
 
         def _load_distiller(self, path: Path) -> None:
+            if not path.is_file():
+                raise WeightsError(
+                    f"Expected {path}, the aligners beside the checkpoint to resume from, but there is no such file. "
+                    f"Resume from last.pt, or from an epochN.pt with its {_STATE.format('N')}."
+                )
             saved = read_state(path)
             try:
                 self.distiller.load_state_dict(saved["distiller"])

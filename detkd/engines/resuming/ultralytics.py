@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import re
+import shutil
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -27,10 +29,27 @@ def saving_whole(base: Any) -> Any:
     class WholeTrainer(base):  # type: ignore[misc]
         """ultralytics' trainer with checkpoints that are there as a whole or not at all."""
 
+        save_period: int
+
         def save_model(self) -> bool:
             """Save as ultralytics does."""
-            with _whole_checkpoints(self):
-                return bool(super().save_model())
+            # ultralytics would write the one of `save_period` in place, and before the last one is in its own.
+            period, self.save_period = self.save_period, 0
+            try:
+                with _whole_checkpoints(self):
+                    saved = bool(super().save_model())
+            finally:
+                self.save_period = period
+            if saved and period > 0 and self.epoch % period == 0:
+                with replacing(self.wdir / f"epoch{self.epoch}.pt") as copy:
+                    shutil.copyfile(self.last, copy)
+            return saved
+
+        def resume_training(self, ckpt: Any) -> None:
+            """Go on as ultralytics does, with no row of an epoch in the history that is trained anew."""
+            super().resume_training(ckpt)
+            if self.start_epoch and self.csv.exists():
+                forget_later_epochs(self.csv, self.start_epoch)
 
     return WholeTrainer
 
@@ -48,6 +67,12 @@ def _whole_checkpoints(trainer: Any) -> Iterator[None]:
         finally:
             for name, place in places.items():
                 setattr(trainer, name, place)
+
+
+def kept_epochs(folder: Path) -> list[int]:
+    """Epochs whose checkpoints ultralytics' `save_period` keeps beside the last one and the best one."""
+    matches = (re.fullmatch(r"epoch(\d+)\.pt", path.name) for path in folder.glob("epoch*.pt"))
+    return sorted(int(match[1]) for match in matches if match)
 
 
 def epochs_left(last: Path, epochs: int, patience: int) -> int:
