@@ -240,7 +240,11 @@ def distilling(
                 averages = [average.state_dict() for average in self.averages]
                 kept = {"distiller": self.distiller.state_dict(), "weights": self.weight_log.epochs, "averages": averages}
                 torch.save(kept, path)
-            saved = super().save_model()
+            self.args.compile = self.compile_mode  # as it was asked for: resuming reads it from the checkpoint
+            try:
+                saved = super().save_model()
+            finally:
+                self.args.compile = False
             # Only after the checkpoint it belongs to is replaced; those of `save_period` stay, to be resumed from.
             needed = {state, *(_state_file(self.wdir, epoch) for epoch in kept_epochs(self.wdir))}
             for old in set(self.wdir.glob(_STATE.format("*"))) - needed:
