@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from detkd.adapters.ultralytics import load_yolo
 from detkd.errors import WeightsError
 from detkd.files import replacing, write_text
+from detkd.weights import read_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -112,3 +113,36 @@ def forget_later_epochs(history: Path, done: int) -> None:
     except (OSError, ValueError, csv.Error, IndexError) as error:
         raise WeightsError(f"Expected the history of the run to resume in {history}, but: {error}") from error
     write_text(history, "".join(",".join(row) + "\n" for row in (header, *kept)))
+
+
+_STATE = "distiller-{}.pt"
+
+
+def state_file(folder: Path, epoch: int) -> Path:
+    """Where the state after an epoch is kept; the epoch in its name, so that it can't be taken for another one's."""
+    return folder / _STATE.format(epoch)
+
+
+def remove_other_states(folder: Path, epoch: int) -> None:
+    """Keep the states after an epoch and those of the checkpoints that `save_period` keeps; remove all others."""
+    needed = {state_file(folder, each) for each in (epoch, *kept_epochs(folder))}
+    for old in set(folder.glob(_STATE.format("*"))) - needed:
+        old.unlink()
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """Read what a resumed distillation needs, tensors and plain values.
+
+    Raises:
+        WeightsError: If the file is missing or something else.
+    """
+    if not path.is_file():
+        raise WeightsError(
+            f"Expected {path}, the aligners beside the checkpoint to resume from, but there is no such file. Resume from "
+            f"last.pt, or from an epochN.pt with its {_STATE.format('N')}."
+        )
+    saved = read_tensors(path)
+    content = saved if isinstance(saved, dict) else {}
+    if not isinstance(content.get("distiller"), dict) or not isinstance(content.get("weights"), list):
+        raise WeightsError(f"Expected {path} to hold the aligners of the run to resume, but it does not.")
+    return content
