@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
-from ultralytics.nn.modules.block import Attention, C2f
+from ultralytics.nn.modules.block import Attention, C2f, C3k2
 
 from detkd.errors import WeightsError
 from detkd.inherit import select_weights
@@ -108,6 +108,18 @@ def test_narrower_heads_are_thinned_within_queries_keys_and_values() -> None:
     select_weights(student, teacher)
     parts = teacher.qkv.conv.weight[:, ::2].unflatten(0, (2, -1)).split([32, 32, 64], 1)
     assert torch.equal(student.qkv.conv.weight, torch.cat([part[:, ::2] for part in parts], 1).flatten(0, 1))
+
+
+def test_blocks_of_another_kind_are_left_as_they_are() -> None:
+    """A large YOLO11 has C3k where a small one has bottlenecks: other layers by the same names."""
+    teacher, student = C3k2(64, 64, c3k=True), C3k2(32, 32, c3k=False)
+    before = {name: value.clone() for name, value in student.state_dict().items()}
+    assert select_weights(student, teacher) == 12
+    own = student.state_dict()
+    inner = [name for name in own if name.startswith("m.")]
+    assert len(inner) == 12
+    assert all(torch.equal(own[name], before[name]) for name in inner)
+    assert torch.equal(student.cv1.conv.weight, teacher.cv1.conv.weight[::2, ::2])
 
 
 def test_what_says_other_classes_is_left_as_it_is() -> None:

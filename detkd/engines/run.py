@@ -190,7 +190,7 @@ def build_models(config: RunConfig, dataset: Any) -> tuple[nn.Module, list[nn.Mo
         teachers.append(teacher)
     if config.distill.inherit:
         inherited = select_weights(student, teachers[0], (dataset.names, make_any_adapter(teachers[0]).class_names))
-        say(f"student: {inherited} tensors inherited from the teacher")
+        say(f"student: {inherited} of {len(student.state_dict())} tensors inherited from the teacher")
     views = FAMILIES[config.student.family].engine.training_views(config, dataset, student)
     return student, teachers, build_distiller(student, teachers, config.distill, config.train.imgsz, views)
 

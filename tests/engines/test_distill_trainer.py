@@ -46,7 +46,7 @@ def train(trainer: Any, data: Path, folder: Path, name: str = "yolo11n", **argum
     return yolo.trainer
 
 
-def train_first_epoch(trainer: Any, data: Path, folder: Path, name: str, *, epochs: int) -> Any:
+def train_first_epoch(trainer: Any, data: Path, folder: Path, name: str, *, epochs: int, **arguments: Any) -> Any:
     """Cut a run short when its second epoch begins; returns its last checkpoint, ready to resume."""
 
     def stop(trainer: Any) -> None:
@@ -57,7 +57,7 @@ def train_first_epoch(trainer: Any, data: Path, folder: Path, name: str, *, epoc
     yolo.add_callback("on_train_epoch_start", stop)
     place = {"project": str(folder), "name": "run", "exist_ok": True}
     with pytest.raises(CutError):
-        yolo.train(trainer=trainer, data=str(data), **{**SMALL, **STEADY, **place, "epochs": epochs})
+        yolo.train(trainer=trainer, data=str(data), **{**SMALL, **STEADY, **place, "epochs": epochs, **arguments})
     return import_ultralytics().YOLO(str(folder / "run" / "weights" / "last.pt"))
 
 
@@ -235,6 +235,9 @@ def test_compile_gives_the_same_student(
     monkeypatch.setattr(torch, "compile", traced)
     fast = train(kind, resolved, tmp_path / "fast", epochs=2, compile=True)
     assert len(compiled) == 1
+    assert yaml.safe_load((tmp_path / "fast" / "run" / "args.yaml").read_text())["compile"] is True
+    for path in (fast.best, fast.last):
+        assert load_yolo(path).ckpt["train_args"]["compile"] is True
     # Compiled levels do not depend on each other in autograd's eyes, so the norms differ somewhat.
     slack = {"none": 1e-6, "gradient_ratio": 1.0}[balance]
     for one, other in zip(eager.weight_log.epochs, fast.weight_log.epochs, strict=True):
@@ -243,6 +246,19 @@ def test_compile_gives_the_same_student(
     if balance == "none":
         for name, value in parameters(eager.last).items():
             torch.testing.assert_close(parameters(fast.last)[name].float(), value.float(), rtol=2e-2, atol=2e-3)
+
+
+def test_a_resumed_run_compiles_as_the_run_it_goes_on_with(
+    resolved: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled = []
+    # Whatever is compiled runs as it is: what counts is how often it is asked for, and with which mode.
+    monkeypatch.setattr(torch, "compile", lambda function, **options: compiled.append(options["mode"]) or function)
+    kind = distill_trainer(checkpoint, terms=TERMS)
+    again = train_first_epoch(kind, resolved, tmp_path, "yolo11n", epochs=2, compile="reduce-overhead")
+    assert compiled == ["reduce-overhead"]
+    again.train(resume=True, trainer=kind)
+    assert compiled == ["reduce-overhead", "reduce-overhead"]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -23,9 +23,8 @@ from detkd.config import load_config
 from detkd.data.class_folders import PictureDataset
 from detkd.data.detection import DetectionDataset, check_dataset
 from detkd.data.pictures import read_picture
-from detkd.engines.distilling.ultralytics import read_state
 from detkd.engines.families import build_model
-from detkd.engines.resuming.ultralytics import epochs_left
+from detkd.engines.resuming.ultralytics import epochs_left, read_state
 from detkd.engines.run import run_config
 from detkd.errors import ConfigError, DataError, DetkdError, WeightsError
 from detkd.model_config import ModelConfig

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, distributed, nn
 
+from detkd.adapters.ultralytics import load_yolo
 from detkd.engines.averaging import WeightAverage
+from detkd.engines.resuming.ultralytics import STRIPPED, read_state, remove_other_states, state_file
 from detkd.engines.weight_log import WeightLog
 from detkd.errors import WeightsError, one_line
 from detkd.files import replacing
 from detkd.types import Targets
-from detkd.weights import read_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -163,7 +164,7 @@ def distilling(
         def start_distilling(self) -> None:
             """Put the distillation terms behind the task loss of the model that trains."""
             if self.resume:
-                self._load_distiller(_state_file(self.wdir, self.start_epoch - 1))
+                self._load_distiller(state_file(self.wdir, self.start_epoch - 1))
             self.distiller.attach()
             model: Any = unwrap_model(self.model)
             # A resumed end-to-end head has its criterion already, with the epochs it counts.
@@ -220,27 +221,30 @@ def distilling(
             """Take the aligners back to the checkpoint, too."""
             recovered = bool(super()._handle_nan_recovery(epoch))
             if recovered:
-                self._load_distiller(_state_file(self.wdir, epoch - 1))
+                self._load_distiller(state_file(self.wdir, epoch - 1))
             return recovered
 
         def final_eval(self) -> None:
             """Do as the base does; a run that was cut short after its training has its weights in a file alone."""
-            kept = list(self.wdir.glob(_STATE.format("*")))
-            if kept and not self.weight_log.epochs:
-                self.weight_log.epochs[:] = read_state(kept[0])["weights"]
+            if not self.weight_log.epochs and self.last.exists():
+                state = state_file(self.wdir, load_yolo(self.last).ckpt.get("epoch", STRIPPED))
+                if state.exists():
+                    self.weight_log.epochs[:] = read_state(state)["weights"]
             super().final_eval()
 
         def save_model(self) -> bool:
             """Save as the base does, and beside it what a resumed distillation needs."""
-            state = _state_file(self.wdir, self.epoch)
+            state = state_file(self.wdir, self.epoch)
             with replacing(state) as path:
                 averages = [average.state_dict() for average in self.averages]
                 kept = {"distiller": self.distiller.state_dict(), "weights": self.weight_log.epochs, "averages": averages}
                 torch.save(kept, path)
-            saved = super().save_model()
-            for old in self.wdir.glob(_STATE.format("*")):  # only after the checkpoint it belongs to is replaced
-                if old != state:
-                    old.unlink()
+            self.args.compile = self.compile_mode  # as it was asked for: resuming reads it from the checkpoint
+            try:
+                saved = super().save_model()
+            finally:
+                self.args.compile = False
+            remove_other_states(self.wdir, self.epoch)  # only after the checkpoint that the old one belongs to is replaced
             return bool(saved)
 
         def _load_distiller(self, path: Path) -> None:
@@ -254,24 +258,3 @@ def distilling(
             self.weight_log.epochs[:] = saved["weights"]
 
     return cast("Any", DistillingTrainer)
-
-
-_STATE = "distiller-{}.pt"
-
-
-def _state_file(folder: Path, epoch: int) -> Path:
-    """Where the state after an epoch is kept; the epoch in its name, so that it can't be taken for another one's."""
-    return folder / _STATE.format(epoch)
-
-
-def read_state(path: Path) -> dict[str, Any]:
-    """Read what a resumed distillation needs, tensors and plain values.
-
-    Raises:
-        WeightsError: If the file is missing or something else.
-    """
-    saved = read_tensors(path)
-    content = saved if isinstance(saved, dict) else {}
-    if not isinstance(content.get("distiller"), dict) or not isinstance(content.get("weights"), list):
-        raise WeightsError(f"Expected {path} to hold the aligners of the run to resume, but it does not.")
-    return content

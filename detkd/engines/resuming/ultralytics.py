@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import re
+import shutil
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from detkd.adapters.ultralytics import load_yolo
 from detkd.errors import WeightsError
 from detkd.files import replacing, write_text
+from detkd.weights import read_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,10 +30,27 @@ def saving_whole(base: Any) -> Any:
     class WholeTrainer(base):  # type: ignore[misc]
         """ultralytics' trainer with checkpoints that are there as a whole or not at all."""
 
+        save_period: int
+
         def save_model(self) -> bool:
             """Save as ultralytics does."""
-            with _whole_checkpoints(self):
-                return bool(super().save_model())
+            # ultralytics would write the one of `save_period` in place, and before the last one is in its own.
+            period, self.save_period = self.save_period, 0
+            try:
+                with _whole_checkpoints(self):
+                    saved = bool(super().save_model())
+            finally:
+                self.save_period = period
+            if saved and period > 0 and self.epoch % period == 0:
+                with replacing(self.wdir / f"epoch{self.epoch}.pt") as copy:
+                    shutil.copyfile(self.last, copy)
+            return saved
+
+        def resume_training(self, ckpt: Any) -> None:
+            """Go on as ultralytics does, with no row of an epoch in the history that is trained anew."""
+            super().resume_training(ckpt)
+            if self.start_epoch and self.csv.exists():
+                forget_later_epochs(self.csv, self.start_epoch)
 
     return WholeTrainer
 
@@ -48,6 +68,12 @@ def _whole_checkpoints(trainer: Any) -> Iterator[None]:
         finally:
             for name, place in places.items():
                 setattr(trainer, name, place)
+
+
+def kept_epochs(folder: Path) -> list[int]:
+    """Epochs whose checkpoints ultralytics' `save_period` keeps beside the last one and the best one."""
+    matches = (re.fullmatch(r"epoch(\d+)\.pt", path.name) for path in folder.glob("epoch*.pt"))
+    return sorted(int(match[1]) for match in matches if match)
 
 
 def epochs_left(last: Path, epochs: int, patience: int) -> int:
@@ -87,3 +113,36 @@ def forget_later_epochs(history: Path, done: int) -> None:
     except (OSError, ValueError, csv.Error, IndexError) as error:
         raise WeightsError(f"Expected the history of the run to resume in {history}, but: {error}") from error
     write_text(history, "".join(",".join(row) + "\n" for row in (header, *kept)))
+
+
+_STATE = "distiller-{}.pt"
+
+
+def state_file(folder: Path, epoch: int) -> Path:
+    """Where the state after an epoch is kept; the epoch in its name, so that it can't be taken for another one's."""
+    return folder / _STATE.format(epoch)
+
+
+def remove_other_states(folder: Path, epoch: int) -> None:
+    """Keep the states after an epoch and those of the checkpoints that `save_period` keeps; remove all others."""
+    needed = {state_file(folder, each) for each in (epoch, *kept_epochs(folder))}
+    for old in set(folder.glob(_STATE.format("*"))) - needed:
+        old.unlink()
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """Read what a resumed distillation needs, tensors and plain values.
+
+    Raises:
+        WeightsError: If the file is missing or something else.
+    """
+    if not path.is_file():
+        raise WeightsError(
+            f"Expected {path}, the aligners beside the checkpoint to resume from, but there is no such file. Resume from "
+            f"last.pt, or from an epochN.pt with its {_STATE.format('N')}."
+        )
+    saved = read_tensors(path)
+    content = saved if isinstance(saved, dict) else {}
+    if not isinstance(content.get("distiller"), dict) or not isinstance(content.get("weights"), list):
+        raise WeightsError(f"Expected {path} to hold the aligners of the run to resume, but it does not.")
+    return content
