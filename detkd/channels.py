@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
+
+from detkd.concatenations import joined_inputs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
 
 def even(given: int, wanted: int) -> Tensor:
@@ -24,7 +25,8 @@ def chosen_channels(student: nn.Module, teacher: nn.Module) -> dict[tuple[str, i
     """Elements of a tensor's dimension that are not spaced evenly, by the tensor's name and the dimension.
 
     Modules of ultralytics: attention splits its channels into heads, and those into queries, keys and values; a CSP block
-    joins as many maps as it is deep; the neck joins maps of several layers, which may be capped at different widths.
+    joins as many maps as it is deep; the neck joins maps of several layers, which may be capped at different widths. A
+    U-Net joins a map of its encoder, which may be as wide as its teacher's, with one of its decoder.
 
     Args:
         student: The narrower model.
@@ -75,7 +77,7 @@ def _nested(heads: tuple[int, int], given: Sequence[int], wanted: Sequence[int])
 
 def _behind_concatenations(student: nn.Module, teacher: nn.Module) -> dict[tuple[str, int], Tensor]:
     """Inputs of convolutions behind a concatenation, as its parts may be thinned by different ratios."""
-    wanted, given = _joined(student), _joined(teacher)
+    wanted, given = joined_inputs(student), joined_inputs(teacher)
     return {
         (name, 1): _of_each(given[name], parts) for name, parts in wanted.items() if len(parts) == len(given.get(name, ()))
     }
@@ -85,49 +87,3 @@ def _of_each(given: Sequence[int], wanted: Sequence[int]) -> Tensor:
     """Evenly spaced channels of every part."""
     starts = [sum(given[:place]) for place in range(len(given))]
     return torch.cat([start + even(size, less) for start, size, less in zip(starts, given, wanted, strict=True)])
-
-
-def _joined(model: nn.Module) -> dict[str, tuple[int, ...]]:
-    """Weights that read a concatenation of layers, by name, and how many channels each of its parts has.
-
-    Which they are shows when the layers run, here on tensors without values: each kind of block reads its input in a way of
-    its own.
-    """
-    layers: Any = getattr(model, "model", None)
-    first = next(layers.parameters(), None) if isinstance(layers, nn.Sequential) else None
-    if first is None or not all(hasattr(layer, "f") for layer in layers):
-        return {}
-    image = torch.empty(2, first.shape[1], 256, 256, dtype=first.dtype, device="meta")
-    joined: dict[str, tuple[int, ...]] = {}
-    outputs: list[Any] = []
-    parts: list[tuple[int, ...]] = []  # of each output
-    for place, layer in enumerate(cast("Any", layers[:-1])):  # the head reads layers one by one
-        sources = [layer.f] if isinstance(layer.f, int) else layer.f
-        maps = [outputs[source] for source in sources] if outputs else [image]
-        given = maps[0] if isinstance(layer.f, int) else maps
-        readers, output = _run_without_values(layer, given)
-        width = output.shape[1] if isinstance(output, Tensor) else 0
-        inside = [size for source in sources for size in parts[source]] if parts else []
-        if len(inside) > 1:
-            joined |= {f"model.{place}.{reader}.weight": tuple(inside) for reader in readers}
-        outputs.append(output)
-        handed_on = next(layer.parameters(), None) is None and sum(inside) == width  # joined, or scaled in space
-        parts.append(tuple(inside) if handed_on else (width,))
-    return joined
-
-
-def _run_without_values(layer: nn.Module, given: Any) -> tuple[list[str], Any]:
-    """Names of the convolutions in a layer that read all that it is given, and its output, on the device meta."""
-    readers: list[str] = []
-
-    def note(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-        return lambda _, inputs: readers.append(name) if inputs[0] is given else None
-
-    convolutions = {name: module for name, module in layer.named_modules() if isinstance(module, nn.Conv2d)}
-    handles = [module.register_forward_pre_hook(note(name)) for name, module in convolutions.items() if module.groups == 1]
-    values = {name: value.to("meta") for name, value in (*layer.named_parameters(), *layer.named_buffers())}
-    try:
-        return readers, functional_call(layer, values, (given,))
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -12,6 +12,8 @@ from torch import nn
 from detkd.adapters.ultralytics import import_ultralytics
 from detkd.channels import chosen_channels, even
 from detkd.inherit import select_weights
+from detkd.model_config import ModelConfig
+from detkd.models import unet
 
 SHALLOW = 0.33
 
@@ -26,11 +28,20 @@ def build(name: str, width: float, cap: int, depth: float = SHALLOW, scale: str 
     tree["scale"], tree["scales"] = scale, {scale: [depth, width, cap]}
     model = DetectionModel(tree, nc=2, verbose=False).eval()
     for norm in (module for module in model.modules() if isinstance(module, nn.BatchNorm2d)):
-        nn.init.uniform_(norm.weight, 0.5, 1.5)
-        nn.init.normal_(norm.bias)
-        nn.init.normal_(norm.running_mean)
-        nn.init.uniform_(norm.running_var, 0.5, 1.5)
+        randomise(norm)
     return model
+
+
+def randomise(norm: nn.BatchNorm2d) -> None:
+    nn.init.uniform_(norm.weight, 0.5, 1.5)
+    nn.init.normal_(norm.bias)
+    nn.init.normal_(norm.running_mean)
+    nn.init.uniform_(norm.running_var, 0.5, 1.5)
+
+
+def mask(kept: torch.Tensor) -> Any:
+    """A hook that lets these channels of an output alone."""
+    return lambda _, __, output: output.mul(torch.zeros(output.shape[1]).index_fill(0, kept, 1)[:, None, None])
 
 
 def silence(model: nn.Module, student: nn.Module) -> None:
@@ -39,10 +50,6 @@ def silence(model: nn.Module, student: nn.Module) -> None:
     Attention says nothing at all: its heads have channels of their own, which tests/test_inherit.py looks at.
     """
     others: dict[str, Any] = dict(student.named_modules())
-
-    def mask(kept: torch.Tensor) -> Any:
-        return lambda _, __, output: output.mul(torch.zeros(output.shape[1]).index_fill(0, kept, 1)[:, None, None])
-
     for path, module in model.named_modules():
         if path.endswith(".attn"):
             module.register_forward_hook(lambda _, __, output: torch.zeros_like(output))
@@ -62,9 +69,8 @@ def raw(model: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
 @pytest.mark.parametrize(
     ("name", "narrow", "wide", "depth"),
     [
-        ("yolov3-tiny", (0.0625, 512), (0.125, 256), SHALLOW),
+        ("yolov3-tiny", (0.0625, 512), (0.25, 128), SHALLOW),
         ("yolov5n", (0.0625, 512), (0.125, 256), SHALLOW),
-        ("yolov6n", (0.0625, 512), (0.125, 256), SHALLOW),
         ("yolov8n", (0.0625, 1024), (0.125, 512), SHALLOW),
         ("yolov8n", (0.0625, 1024), (0.3125, 512), 1.0),  # of x, a quarter as wide as it is
         ("yolo11n", (0.125, 1024), (0.25, 512), SHALLOW),
@@ -95,6 +101,29 @@ def test_every_part_of_a_concatenation_is_thinned_by_its_own_ratio() -> None:
     select_weights(student, teacher)
     expected = teacher.model[13].cv1.conv.weight[even(128, 64)][:, parts]
     assert torch.equal(student.model[13].cv1.conv.weight, expected)
+
+
+@pytest.mark.parametrize(("name", "narrow", "wide"), [("unet", 0.35, 1.0), ("unet_resnet18", 0.25, 1.0)])
+@torch.no_grad()
+def test_a_unet_computes_what_its_teacher_does_by_the_channels_it_has(name: str, narrow: float, wide: float) -> None:
+    """Widths that no ratio describes; a decoder that is thinned beside an encoder that is not."""
+    student, teacher = (
+        unet.build_model(ModelConfig(model=name, width=width), ["disc"], role="student", imgsz=64)[0].eval()
+        for width in (narrow, wide)
+    )
+    for module in teacher.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            randomise(module)
+    assert select_weights(student, teacher) == len(student.state_dict())
+    others = dict(student.named_modules())
+    for path, module in teacher.named_modules():
+        if isinstance(module, nn.BatchNorm2d):
+            kept = even(module.num_features, others[path].num_features)
+            module.register_forward_hook(mask(kept))
+    images = torch.rand(1, 3, 64, 64)
+    expected = teacher(images)
+    assert expected.std() > 0.01
+    torch.testing.assert_close(student(images), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_the_search_leaves_a_model_as_it_is() -> None:
