@@ -239,7 +239,8 @@ class Store:
             CacheError: If a shard turns out to be unreadable or another than its name says.
         """
         rows = [(self._open(Shard(v.stage, v.view, v.image // self.index.rows)), v.image % self.index.rows) for v in views]
-        return {name: torch.stack([shard[name][row] for shard, row in rows]) for name in self._fields}
+        with torch.autocast("cpu", enabled=False):  # which refuses to stack float16 tensors among bfloat16's operations
+            return {name: torch.stack([shard[name][row] for shard, row in rows]) for name in self._fields}
 
     def _load(self, shard: Shard) -> dict[str, Tensor]:
         path = self.folder / shard.name

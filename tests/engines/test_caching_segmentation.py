@@ -73,6 +73,13 @@ def test_training_from_a_cache_is_training_beside_the_teacher(
     assert farthest(beside, train(config, tmp_path / "mixed up", live=False)) > 2 * tolerance
 
 
+def test_half_precision_trains_from_a_cache(shapes: Path, shapes_teacher: Path, tmp_path: Path) -> None:
+    config = configure(shapes, shapes_teacher, tmp_path / "cache", trainer={"precision": "bf16-mixed"})
+    cache_teachers(config)
+    one, other = (train(config, tmp_path / name, live=name == "live") for name in ("live", "cached"))
+    assert farthest(one, other) < 5e-2  # the live teacher computes in half precision too
+
+
 def test_a_stale_cache_is_refused_before_anything_is_written(shapes: Path, shapes_teacher: Path, tmp_path: Path) -> None:
     def config(**changes: Any) -> RunConfig:
         return configure(shapes, shapes_teacher, tmp_path / "cache", output=str(tmp_path / "runs"), **changes)
