@@ -8,7 +8,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from detkd.data.masks import decode_segment
+from detkd.data.masks import InstanceMask, decode_segment
 from detkd.data.segmentation import SegmentationDataset, check_segmentation
 from detkd.data.synthetic import CLASSES, write_synthetic
 from detkd.errors import DataError
@@ -54,6 +54,24 @@ def test_touching_instances_stay_apart_and_pictures_may_differ_in_size(tmp_path:
     assert [image["id"] for image in truth["images"]] == [1, 2]
     assert (decode_segment(truth["annotations"][1]["segmentation"], 10, 20) == (MASK == 9)).all()
     assert json.loads(json.dumps(truth)) == truth
+
+
+@pytest.mark.parametrize(("numbers", "suffix"), [((1, 7, 65535), "png"), ((3, 70_000, 2_000_000_000), "tiff")])
+def test_objects_are_numbered_from_1_whatever_their_numbers_are(
+    numbers: tuple[int, ...], suffix: str, tmp_path: Path
+) -> None:
+    drawn = np.zeros((4, 6), np.uint16 if suffix == "png" else np.int32)
+    for row, number in enumerate(numbers):
+        drawn[row, row:4] = number
+    Image.fromarray(drawn).save(tmp_path / f"mask.{suffix}")
+    labels = InstanceMask(tmp_path / f"mask.{suffix}").decode()
+    expected = np.zeros((4, 6), np.int32)
+    for row in range(3):
+        expected[row, row:4] = row + 1
+    assert np.array_equal(labels.instances, expected)
+    assert labels.instances.dtype == np.int32
+    assert np.array_equal(labels.classes, expected > 0)
+    assert labels.labels.tolist() == [0, 0, 0]
 
 
 def test_an_instance_map_without_background_has_all_its_objects(tmp_path: Path) -> None:
