@@ -94,6 +94,47 @@ def evaluate_coco(
     if isinstance(ground_truth, Path):
         check_truth(truth, str(ground_truth))
     results = _read_results(detections, truth) if isinstance(detections, Path) else detections
+    evaluation = _prepare(truth, results, iou_type)
+    _run(evaluation, summarize=True)
+    coco = evaluation.cocoGt
+    summary = {name: _number(value) for name, value in zip(METRICS, evaluation.stats, strict=True)}
+    precision = evaluation.eval["precision"][:, :, :, 0, -1]  # [thresholds, recalls, classes], all areas, 100 detections
+    per_class = {}
+    for index, category in enumerate(evaluation.params.catIds):
+        valid = precision[:, :, index][precision[:, :, index] > -1]
+        per_class[coco.cats[category]["name"]] = float(valid.mean()) if valid.size else math.nan
+    return CocoMetrics(
+        summary=summary,
+        per_class=per_class,
+        curves=_curves(precision, [coco.cats[category]["name"] for category in evaluation.params.catIds]),
+        intervals=precision_intervals(evaluation, resamples) if resamples else None,
+    )
+
+
+def average_precision(truth: dict[str, Any], results: Sequence[dict[str, Any]], iou_type: IouType = "bbox") -> float:
+    """COCO's AP alone, in a quarter of the time that all numbers take: objects are not judged by their sizes too.
+
+    Args:
+        truth: See :func:`evaluate_coco`.
+        results: See :func:`evaluate_coco`.
+        iou_type: ``bbox`` or ``segm``.
+
+    Returns:
+        In [0, 1]; NaN where there is no object.
+
+    Raises:
+        DataError: As :func:`evaluate_coco` does.
+    """
+    evaluation = _prepare(truth, results, iou_type)
+    evaluation.params.areaRng, evaluation.params.areaRngLbl = [evaluation.params.areaRng[0]], ["all"]
+    evaluation.params.maxDets = evaluation.params.maxDets[-1:]
+    _run(evaluation, summarize=False)
+    precision = evaluation.eval["precision"]
+    known = precision[precision > -1]
+    return float(known.mean()) if known.size else math.nan
+
+
+def _prepare(truth: dict[str, Any], results: Sequence[dict[str, Any]], iou_type: IouType) -> COCOeval:
     if iou_type == "segm":
         _check_masks(truth, results)
         results = [{key: value for key, value in result.items() if key != "bbox"} for result in results]
@@ -108,22 +149,15 @@ def evaluate_coco(
             raise DataError(f"Expected COCO ground truth, but: {type(error).__name__} {error}.") from error
         _check(coco, results)
         detected = coco.loadRes([dict(result) for result in results]) if results else _nothing(coco)
-        evaluation = COCOeval(coco, detected, iou_type)
+        return COCOeval(coco, detected, iou_type)
+
+
+def _run(evaluation: COCOeval, *, summarize: bool) -> None:
+    with contextlib.redirect_stdout(io.StringIO()):
         evaluation.evaluate()
         evaluation.accumulate()
-        evaluation.summarize()
-    summary = {name: _number(value) for name, value in zip(METRICS, evaluation.stats, strict=True)}
-    precision = evaluation.eval["precision"][:, :, :, 0, -1]  # [thresholds, recalls, classes], all areas, 100 detections
-    per_class = {}
-    for index, category in enumerate(evaluation.params.catIds):
-        valid = precision[:, :, index][precision[:, :, index] > -1]
-        per_class[coco.cats[category]["name"]] = float(valid.mean()) if valid.size else math.nan
-    return CocoMetrics(
-        summary=summary,
-        per_class=per_class,
-        curves=_curves(precision, [coco.cats[category]["name"] for category in evaluation.params.catIds]),
-        intervals=precision_intervals(evaluation, resamples) if resamples else None,
-    )
+        if summarize:
+            evaluation.summarize()
 
 
 def _curves(precision: npt.NDArray[np.float64], names: Sequence[str]) -> PrecisionRecall:

@@ -13,7 +13,7 @@ from detkd.data.masks import PixelLabels, decode_segment, encode_mask
 from detkd.data.pictures import read_picture
 from detkd.errors import DataError
 from detkd.evaluation.boundary import boundary_f1
-from detkd.evaluation.coco import CocoMetrics, evaluate_coco
+from detkd.evaluation.coco import CocoMetrics, average_precision, evaluate_coco
 from detkd.evaluation.instances import InstanceSettings, PixelProbabilities, find_instances
 from detkd.evaluation.lookup import category_ids, image_ids
 from detkd.evaluation.pixels import predict_probabilities
@@ -320,7 +320,7 @@ def _grid(*, boundary: bool) -> list[InstanceSettings]:
 
 
 def _precision(truth: dict[str, Any], results: list[dict[str, Any]]) -> float:
-    return float(np.nan_to_num(evaluate_coco(truth, results, "segm")["AP"]))
+    return float(np.nan_to_num(average_precision(truth, results, "segm")))
 
 
 def _mean(values: Sequence[float] | npt.NDArray[np.float64]) -> float:

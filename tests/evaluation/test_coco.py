@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from detkd.errors import DataError
-from detkd.evaluation.coco import METRICS, evaluate_coco
+from detkd.evaluation.coco import METRICS, average_precision, evaluate_coco
 
 
 @pytest.mark.real_data
@@ -19,6 +19,8 @@ def test_reproduces_published_numbers_in_full_precision(real_data: Path, iou_typ
     got = [metrics[name] for name in METRICS]
     assert expected["order"] == list(METRICS)
     assert got == pytest.approx(expected["pycocotools_full_precision"][iou_type], abs=1e-12)
+    read = [json.loads((folder / name).read_text()) for name in (expected["gt"], expected["dt"][iou_type])]
+    assert average_precision(*read, iou_type) == metrics["AP"]
 
 
 def truth() -> dict:
@@ -35,7 +37,8 @@ def test_perfect_and_empty_detections() -> None:
     assert math.isnan(perfect["APs"])  # no small object is labelled
     assert perfect.per_class["disc"] == pytest.approx(1.0)
     assert math.isnan(perfect.per_class["ring"])
-    assert evaluate_coco(truth(), [])["AP"] == 0.0
+    assert evaluate_coco(truth(), [])["AP"] == average_precision(truth(), []) == 0.0
+    assert math.isnan(average_precision({**truth(), "annotations": []}, []))
 
 
 def test_foreign_detections_are_named() -> None:
