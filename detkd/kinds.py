@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 from detkd import class_terms, pixel_terms, teacher_terms
 from detkd.adapters.base import ClassifierAdapter, SegmenterAdapter
 from detkd.class_terms import ClassTerms
+from detkd.pixel_pairing import PixelPairing
 from detkd.pixel_terms import PixelTerms
 from detkd.teacher_terms import TeacherTerms
+from detkd.teachers.source import Drawing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,3 +60,15 @@ def kept_for(
     if isinstance(student, SegmenterAdapter):
         return pixel_terms.kept_for(student, teacher, terms, anchors, ensemble)
     return teacher_terms.kept_for(student, teacher, terms, anchors, ensemble)
+
+
+def drawing_for(student: Adapter, teacher: Teacher) -> Drawing:
+    """How a detector's detections are drawn for a segmenter, where a cache keeps them so.
+
+    Args:
+        student: Adapter of the segmenter.
+        teacher: The detector.
+    """
+    assert isinstance(student, SegmenterAdapter), "nobody else learns from what is drawn"
+    pairing = PixelPairing(student, teacher.adapter, classes=teacher.classes, scale=teacher.scale)
+    return Drawing(pairing.draw, tuple(pairing.common_names))

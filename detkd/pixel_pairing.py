@@ -14,7 +14,7 @@ from detkd.detections import candidates, detect
 from detkd.errors import AdapterError
 from detkd.matching import check_one_to_one, match_classes, match_levels, no_common_classes, pick_classes
 from detkd.pairing import select
-from detkd.rendering import PrototypeShapes, RegionShapes, render, whole_boxes
+from detkd.rendering import PrototypeShapes, RegionShapes, as_predictions, draw, whole_boxes
 from detkd.second_stage import mask, with_regions
 from detkd.types import ClassifierOutputs, PixelPredictions, SegmenterOutputs
 
@@ -102,7 +102,8 @@ class PixelPairing:
         """
         if not isinstance(teacher, SegmenterOutputs):
             assert not isinstance(teacher, ClassifierOutputs), "refused when the two were paired"
-            return (self._render(teacher, size),)
+            drawn = self.draw(teacher, size) if teacher.drawn is None else teacher.drawn
+            return (as_predictions(drawn, softmax=self._student.softmax),)
         other = None if self._classes is None else self._classes[1]
         heads = (_as_kind(_fold(teacher.heads[0], other), softmax=self._student.softmax), *teacher.heads[1:])
         return tuple(_resize(head, size) for head in heads[: 1 + self._student.boundary])
@@ -117,13 +118,24 @@ class PixelPairing:
         channels[1 + torch.tensor(own, device=classes.device)] = 1 + torch.arange(len(own), device=classes.device)
         return channels[classes]
 
-    def _render(self, teacher: DetectorOutputs, size: tuple[int, int]) -> PixelPredictions:
-        """A detector's detections of the common classes, drawn on the student's pixels."""
+    @property
+    def common_names(self) -> list[str]:
+        """The teacher's names of the common classes, in the student's order."""
+        names, chosen = self._teacher.class_names, None if self._classes is None else self._classes[1]
+        return list(names) if chosen is None else [names[index] for index in chosen]
+
+    def draw(self, teacher: DetectorOutputs, size: tuple[int, int]) -> Tensor:
+        """A detector's detections of the common classes, drawn on the student's pixels; see :func:`detkd.rendering.draw`.
+
+        Args:
+            teacher: Its outputs, in its own frame.
+            size: Height and width of the student's input in pixels.
+        """
         assert not isinstance(self._teacher, SegmenterAdapter), "a detector's outputs come from a detector"
         classes = None if self._classes is None else self._classes[1]
         whole = with_regions(self._teacher, teacher, self._teacher_size(size))
         found = detect(candidates(select(whole, range(len(whole.features)), classes, self.scale)))
-        return render(found, self._shape(self._teacher, whole, found, size), size, softmax=self._student.softmax)
+        return draw(found, self._shape(self._teacher, whole, found, size), size)
 
     def _shape(self, adapter: DetectorAdapter, whole: DetectorOutputs, found: Detections, size: tuple[int, int]) -> Shape:
         """The masks of what was found, where the detector draws any."""

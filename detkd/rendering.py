@@ -107,30 +107,49 @@ def _across(sides: Tensor, count: int) -> Tensor:
 
 
 @torch.no_grad()
-def render(detections: Detections, shape: Shape, size: tuple[int, int], *, softmax: bool) -> PixelPredictions:
+def draw(detections: Detections, shape: Shape, size: tuple[int, int]) -> Tensor:
     r"""Draw detections on the pixels of a picture.
 
     Several of one class are taken as independent: :math:`p_c = 1 - \prod_i (1 - s_{ic} m_i)` of the scores s and the shapes
-    m. Under a softmax the background has :math:`\prod_c (1 - p_c)`, and all are divided by their sum.
+    m.
 
     Args:
         detections: What was found, boxes in pixels of the picture.
         shape: What each covers within its box: :func:`whole_boxes`, :class:`PrototypeShapes` or :class:`RegionShapes`.
         size: Height and width of the picture.
+
+    Returns:
+        Probability p that an object of each class lies on each pixel, [B, C, H, W].
+    """
+    return -torch.expm1(_log_absence(detections, shape, size))
+
+
+@torch.no_grad()
+def as_predictions(drawn: Tensor, *, softmax: bool) -> PixelPredictions:
+    r"""What is drawn, as a segmenter would say it.
+
+    Under a softmax the background has :math:`\prod_c (1 - p_c)`, and all are divided by their sum.
+
+    Args:
+        drawn: Probabilities of :func:`draw`.
         softmax: Whether the classes exclude each other; without, there must be one class.
 
     Returns:
         Log-probabilities of 1 + C channels, or the logit of the one class; the weights are 0 where no class is as probable
         as ``SILENT``.
     """
-    absent = _log_absence(detections, shape, size)  # [B, C, H, W]
-    present = (-torch.expm1(absent)).clamp(SMALLEST, 1 - SMALLEST)
-    absent = absent.clamp(min=torch.log1p(absent.new_tensor(SMALLEST - 1)))
+    present = drawn.clamp(SMALLEST, 1 - SMALLEST)
+    absent = torch.log1p(-present)
     if softmax:
         logits = torch.cat((absent.sum(1, keepdim=True), present.log()), 1).log_softmax(1)
     else:
         logits = present.log() - absent
     return PixelPredictions(logits, softmax, (present.amax(1) >= SILENT).float())
+
+
+def render(detections: Detections, shape: Shape, size: tuple[int, int], *, softmax: bool) -> PixelPredictions:
+    """Draw detections as a segmenter would say them: :func:`draw` and :func:`as_predictions`."""
+    return as_predictions(draw(detections, shape, size), softmax=softmax)
 
 
 def _log_absence(detections: Detections, shape: Shape, size: tuple[int, int]) -> Tensor:

@@ -85,6 +85,8 @@ class DetectorOutputs:
         regions: What the second stage says of the regions that it was shown; None where it has not run.
         masks: What a mask head says of those that lie on objects; None where there is none, or it has not run.
         head_weights: How the task loss weighs each of `heads`; empty where it weighs them alike.
+        drawn: What it finds, drawn on the pixels of a segmenter that learns from it, [B, C, H, W] of
+            :func:`detkd.rendering.draw`; None where that is still to be done.
     """
 
     features: tuple[Tensor, ...]
@@ -96,6 +98,7 @@ class DetectorOutputs:
     regions: RegionPredictions | None = None
     masks: MaskPredictions | None = None
     head_weights: tuple[float, ...] = ()
+    drawn: Tensor | None = None
 
     @property
     def dense(self) -> tuple[DensePredictions, ...]:

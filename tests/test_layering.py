@@ -111,7 +111,7 @@ ALLOWED = {
         "errors",
         "types",
     },
-    "kinds": {"adapters", "class_terms", "pixel_terms", "teacher_terms", "teachers", "terms"},
+    "kinds": {"adapters", "class_terms", "pixel_pairing", "pixel_terms", "teacher_terms", "teachers", "terms"},
     "distiller": {
         "adapters",
         "balance",

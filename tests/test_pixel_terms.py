@@ -12,7 +12,7 @@ from detkd.adapters.families import make_adapter
 from detkd.adapters.ultralytics import UltralyticsAdapter
 from detkd.distiller import Distiller
 from detkd.errors import AdapterError
-from detkd.kinds import kept_for
+from detkd.kinds import drawing_for, kept_for
 from detkd.losses import LOSSES
 from detkd.teachers.cached import CachedTeacher
 from detkd.teachers.ensemble import confidence_weights, pixel_label_loss
@@ -293,19 +293,27 @@ def test_a_segmenter_cannot_teach_a_detector() -> None:
         (lambda: TinySegmenter(boundary=True, seed=1), 2.0, {"pixels.0", "pixels.1", "features.1"}),
         (lambda: opinionated("yolo11n-seg"), 1.0, {"prototypes", "features.0"}),
         (lambda: opinionated("yolo11n"), 1.0, {"features.0"}),
-        (mask_rcnn, 1.0, {f"features.{level}" for level in range(4)}),
+        (mask_rcnn, 1.0, {"drawn", "features.0"}),
     ],
 )
-def test_a_cached_teacher_says_what_the_live_one_does(teacher: Any, scale: float, kept: set[str], tmp_path: Path) -> None:
+def test_a_cached_teacher_says_what_the_live_one_does(
+    teacher: Any, scale: float, kept: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     student, frozen = TinySegmenter(boundary=True), live(teacher(), scale=scale)
     terms = [Term("pixel_probe"), Term("pkd")]
-    source = Source(frozen, kept_for(TinyAdapter(student), frozen, terms, 10_000), Noise())
+    keeping = kept_for(TinyAdapter(student), frozen, terms, 10_000)
+    drawing = drawing_for(TinyAdapter(student), frozen) if keeping.drawn else None
+    source = Source(frozen, keeping, Noise(), drawing)
+    assert source.fingerprint()["kept"].get("classes") == (list(CLASSES) if keeping.drawn else None)
     assert {name for name in source.fields if not name.startswith("heads.")} == kept
     CacheMaker(source, tmp_path, batch=3).make(lambda _: None)
     cached = CachedTeacher(source, tmp_path)
     views = [View("full", 1, image) for image in range(IMAGES)]
     results = []
     for one in (frozen, cached):
+        if one is cached and keeping.drawn:  # what takes the time
+            monkeypatch.setattr("detkd.pixel_pairing.with_regions", None)
+            monkeypatch.setattr("detkd.pixel_pairing.mask", None)
         torch.manual_seed(0)
         results.append(step(student, make(student, [one], "pixel_probe", "pkd"), views=views)[0].terms)
     for name, value in results[0].items():
@@ -324,4 +332,6 @@ def test_a_cache_keeps_no_more_than_terms_need() -> None:
     assert not kept_for(student, yolo, on_features, 9).prototypes
     assert kept_for(student, yolo, on_pixels, 9).prototypes
     assert kept_for(student, rcnn, on_features, 9).levels == (0,)
-    assert kept_for(student, rcnn, on_pixels, 9).levels == (0, 1, 2, 3)
+    assert not kept_for(student, rcnn, on_features, 9).drawn
+    assert kept_for(student, rcnn, on_pixels, 9).levels == ()
+    assert kept_for(student, rcnn, on_pixels, 9).drawn

@@ -9,7 +9,7 @@ import torch
 from detkd.adapters.base import ClassifierAdapter
 from detkd.adapters.families import make_any_adapter
 from detkd.distiller import Distiller
-from detkd.kinds import kept_for
+from detkd.kinds import drawing_for, kept_for
 from detkd.teachers.cached import CachedTeacher
 from detkd.teachers.live import LiveTeacher
 from detkd.teachers.source import Source
@@ -83,5 +83,6 @@ def cache_source(
 ) -> Source:
     """What a teacher's cache is made from: the teacher, the pictures, and what the terms need of it."""
     live = live_teacher(model, spec)
-    kept = kept_for(make_any_adapter(student), live, config.losses(), spec.anchors, config.ensemble)
-    return Source(live, kept, pictures)
+    adapter = make_any_adapter(student)
+    kept = kept_for(adapter, live, config.losses(), spec.anchors, config.ensemble)
+    return Source(live, kept, pictures, drawing_for(adapter, live) if kept.drawn else None)

@@ -30,6 +30,7 @@ class Kept:
         coefficients: Whether the factors of the mask prototypes are.
         prototypes: Whether the mask prototypes are.
         levels: Levels whose feature maps are.
+        drawn: Whether what it finds is, drawn on the pixels of a segmenter that learns from it.
         pixels: Whether what a segmenter says at every pixel is; it has none of the above but levels.
         embedding: Whether the embedding of a classifier is; it has none of the above but levels.
         attentions: Layers of a classifier of sentences whose attention is.
@@ -40,6 +41,7 @@ class Kept:
     coefficients: bool = False
     prototypes: bool = False
     levels: tuple[int, ...] = ()
+    drawn: bool = False
     pixels: bool = False
     embedding: bool = False
     attentions: tuple[int, ...] = ()
@@ -116,6 +118,9 @@ def pack(outputs: DetectorOutputs, kept: Kept, *, like: Mapping[str, Tensor] | N
     tensors |= {f"features.{level}": outputs.features[level] for level in kept.levels}
     if kept.prototypes and outputs.prototypes is not None:
         tensors["prototypes"] = outputs.prototypes
+    if kept.drawn:
+        assert outputs.drawn is not None, "whoever keeps it draws it"
+        tensors["drawn"] = outputs.drawn
     return {name: half(tensor) for name, tensor in tensors.items()}
 
 
@@ -139,6 +144,7 @@ def unpack(tensors: Mapping[str, Tensor], frame: Frame) -> DetectorOutputs:
         anchor_points=frame.points,
         prototypes=values.get("prototypes"),
         objectness=dense[0] if frame.kind == "objectness" else None,
+        drawn=values.get("drawn"),
     )
 
 

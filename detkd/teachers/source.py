@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,10 +12,10 @@ from detkd.teachers.packing import Frame
 from detkd.teachers.packing_classes import ClassFrame
 from detkd.teachers.packing_pixels import PixelFrame
 from detkd.teachers.store import Field, View
-from detkd.types import ClassifierOutputs, SegmenterOutputs
+from detkd.types import ClassifierOutputs, DetectorOutputs, SegmenterOutputs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from torch import Tensor, nn
 
@@ -24,6 +25,19 @@ if TYPE_CHECKING:
     from detkd.types import Outputs
 
 
+@dataclass(frozen=True)
+class Drawing:
+    """How what a detector finds becomes pixels of a segmenter that learns from it.
+
+    Attributes:
+        draw: From its outputs, and height and width of the segmenter's input, to :attr:`DetectorOutputs.drawn`.
+        classes: The classes that are drawn, as the detector calls them.
+    """
+
+    draw: Callable[[DetectorOutputs, tuple[int, int]], Tensor]
+    classes: tuple[str, ...]
+
+
 class Source:
     """A teacher, the pictures that it looks at, and what is kept of what it says of them.
 
@@ -31,6 +45,7 @@ class Source:
         live: The teacher.
         kept: What is kept.
         pictures: The views of a run.
+        drawing: Where what a detector finds is kept drawn: how.
 
     Attributes:
         frame: What is the same for all pictures: a :class:`detkd.teachers.packing.Frame` of a detector, or a
@@ -38,8 +53,8 @@ class Source:
         fields: The tensors kept of a view.
     """
 
-    def __init__(self, live: LiveTeacher, kept: Kept, pictures: Pictures) -> None:
-        self.live, self.kept, self.pictures = live, kept, pictures
+    def __init__(self, live: LiveTeacher, kept: Kept, pictures: Pictures, drawing: Drawing | None = None) -> None:
+        self.live, self.kept, self.pictures, self._drawing = live, kept, pictures, drawing
         first = View(next(iter(pictures.counts)), 0, 0)
         outputs = next(self.outputs([first], 1))
         self.frame: Any = _frame_of(outputs)
@@ -66,7 +81,11 @@ class Source:
         self.live.attach()
         try:
             for images in self.pictures.load(views, batch):
-                yield self.live.run(images.to(device))
+                outputs = self.live.run(images.to(device))
+                if self._drawing is not None and isinstance(outputs, DetectorOutputs):
+                    drawn = self._drawing.draw(outputs, (images.shape[2], images.shape[3]))
+                    outputs = replace(outputs, drawn=drawn)
+                yield outputs
         finally:
             self.live.detach()
 
@@ -78,7 +97,10 @@ class Source:
             "precision": self.live.precision,
             **({"mirrored": True} if self.live.mirrored else {}),  # caches of others are older than it
         }
-        return {**self.pictures.fingerprint(), "teacher": teacher, "kept": {"anchors": self.kept.anchors}}
+        kept: dict[str, Any] = {"anchors": self.kept.anchors}
+        if self._drawing is not None:
+            kept["classes"] = list(self._drawing.classes)
+        return {**self.pictures.fingerprint(), "teacher": teacher, "kept": kept}
 
 
 def _frame_of(outputs: Outputs) -> ClassFrame | Frame | PixelFrame:
