@@ -16,7 +16,7 @@ torch.manual_seed(0)
 student, teacher = torch.randn(2, 3, 4, 5, requires_grad=True), torch.randn(2, 3, 4, 5)
 low = torch.ops.detkd
 calls = {
-    "kl_div": ((1, 2.0, None, "mean"), dict(dim=1, temperature=2.0)),
+    "kl_div": ((1, 2.0, None, None, "mean"), dict(dim=1, temperature=2.0)),
     "binary_kl": ((2.0, 1.0, "bce", None, "mean"), dict(temperature=2.0, beta=1.0, kind="bce")),
     "attention_transfer": ((2.0,), {}),
     "attention_mse": ((None, 0.5, 0.1), dict(attention_gain=0.1)),
