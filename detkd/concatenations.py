@@ -51,11 +51,12 @@ class _Body(nn.Module):
         self.model = layers[:-1]
 
     def forward(self, image: Tensor) -> None:
-        outputs = [image]
+        outputs: list[Any] = []
         for layer in self.model:
             sources: Any = layer.f
-            given = outputs[sources] if isinstance(sources, int) else [outputs[source] for source in sources]
-            outputs = [*outputs, layer(given)] if layer.i else [layer(given)]
+            maps = outputs or [image]
+            given = maps[sources] if isinstance(sources, int) else [maps[source] for source in sources]
+            outputs.append(layer(given))
 
 
 class _Watch(TorchFunctionMode):

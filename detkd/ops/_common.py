@@ -82,23 +82,20 @@ def promote(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
 
 def expand_weight(weight: Tensor | None, positions: Sequence[int]) -> Tensor | None:
     """Broadcast a weight over positions, in float32 or float64 and without a gradient of its own."""
-    if weight is None:
-        return None
-    try:
-        return accumulate(weight.detach()).expand(positions)
-    except RuntimeError as error:
-        raise ArgumentError(
-            f"Expected argument `weight` to broadcast over positions {tuple(positions)}, but got {tuple(weight.shape)}."
-        ) from error
+    return None if weight is None else _expand(weight, positions, "weight", "positions")
 
 
-def expand_mask(mask: Tensor, shape: Sequence[int]) -> Tensor:
-    """Broadcast a mask over all elements, in float32 and without a gradient of its own."""
+def expand_mask(mask: Tensor | None, shape: Sequence[int]) -> Tensor | None:
+    """The same of a mask over all elements."""
+    return None if mask is None else _expand(mask, shape, "mask", "the logits' shape")
+
+
+def _expand(values: Tensor, shape: Sequence[int], name: str, over: str) -> Tensor:
     try:
-        return mask.detach().float().expand(shape)
+        return accumulate(values.detach()).expand(shape)
     except RuntimeError as error:
         raise ArgumentError(
-            f"Expected argument `mask` to broadcast over the logits' shape {tuple(shape)}, but got {tuple(mask.shape)}."
+            f"Expected argument `{name}` to broadcast over {over} {tuple(shape)}, but got {tuple(values.shape)}."
         ) from error
 
 

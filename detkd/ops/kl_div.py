@@ -66,11 +66,8 @@ def kl_div(
     check_temperature(temperature)
     check_reduction(reduction)
     dim = _check_dim(dim, student.ndim)
-    if weight is not None:
-        weight = expand_weight(weight, _positions(student, dim))
-    if mask is not None:
-        mask = expand_mask(mask, student.shape)
-    return _run(backend, student, teacher, dim, temperature, weight, mask, reduction)
+    weight = expand_weight(weight, _positions(student, dim))
+    return _run(backend, student, teacher, dim, temperature, weight, expand_mask(mask, student.shape), reduction)
 
 
 def kl_div_reference(

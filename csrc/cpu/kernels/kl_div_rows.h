@@ -143,7 +143,8 @@ class RowGroup {
   template <bool kKeep, bool kOneBlock>
   DETKD_INLINE Sums sums_of(int r, const Rate& rate) const {
     const Tops top = top_of(r);
-    // What fills the last vectors, and stands where the mask is 0: logits that differ as the maxima do and count nothing. With -inf the row would be wild.
+    // What fills the last vectors, and stands where the mask is 0: logits that differ as the maxima do and count nothing.
+    // With -inf the row would be wild.
     const float low_t = floor[r], low_s = low_t + (top_student[r] - top_teacher[r]);
     float* to = kept[r];
     const auto add_to = [&](Sums& sums, auto at) DETKD_INLINE {
