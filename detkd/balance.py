@@ -13,6 +13,8 @@ from detkd.errors import AdapterError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    Features = Mapping[str, Sequence[Tensor]]
+
 BalanceName = Literal["none", "gradient_ratio", "uncertainty", "meta"]
 
 STEADY = 0.2  # share of its average by which a proportion of gradients may be off; batches differ by .1 to .3
@@ -23,13 +25,13 @@ HALF_SCALE = 1024.0  # of gradients at features in half precision, most of which
 class Balance(nn.Module):
     """What every balance answers; most have nothing to add to the loss and nothing to report."""
 
-    def forward(self, task_loss: Tensor, terms: Mapping[str, Tensor], features: Sequence[Tensor]) -> dict[str, Tensor]:
+    def forward(self, task_loss: Tensor, terms: Mapping[str, Tensor], features: Features) -> dict[str, Tensor]:
         """Return the weight of each term for this step.
 
         Args:
             task_loss: The scalar that the trainer minimises without distillation.
             terms: The unweighted scalar of each term; those that the balance was made for, or some of them.
-            features: Student activations that the task loss and the terms depend on.
+            features: For each term student activations that it and the task loss depend on.
         """
         raise NotImplementedError
 
@@ -63,7 +65,7 @@ class FixedWeights(Balance):
         super().__init__()
         self.weights = dict(weights)
 
-    def forward(self, task_loss: Tensor, terms: Mapping[str, Tensor], features: Sequence[Tensor]) -> dict[str, Tensor]:
+    def forward(self, task_loss: Tensor, terms: Mapping[str, Tensor], features: Features) -> dict[str, Tensor]:
         """Return the weight of each term."""
         del features
         return {name: task_loss.new_tensor(self.weights[name]) for name in terms}
@@ -72,8 +74,8 @@ class FixedWeights(Balance):
 class GradientRatio(Balance):
     """Holds the gradient of each term at a set share of the task loss's gradient.
 
-    Both are measured as norms of the gradient at the features where the student's neck meets its head: every term and the
-    task loss pass through them, and the way there costs one backward pass through the head alone. The norms are
+    Both are measured as norms of the gradient at features that both pass through, as near to them as there are, as where a
+    detector's neck meets its head: the way there costs one backward pass through the head alone. The norms are
     measured every few steps and averaged, so the weights move slowly and cost little; as long as they keep to their
     average, in proportion to the task loss's, each measurement is twice as far from the last one. A term whose gradient
     has doubled is not averaged any more, and one whose value has doubled since the last measurement counts as one whose
@@ -107,29 +109,31 @@ class GradientRatio(Balance):
         self.shares, self.most = dict(shares), dict(most or {})
         self.interval, self.longest = interval, longest
         self.momentum = momentum
-        # Averages of the norms, the task's first; 0 where never measured.
-        self.register_buffer("norms", torch.zeros(1 + len(self.shares)))
-        self.register_buffer("values", torch.zeros(1 + len(self.shares)))  # at the last measurement
+        # For each term averages of the task's norm and of its own where it is weighed; 0 where never measured.
+        self.register_buffer("norms", torch.zeros(2, len(self.shares)))
+        self.register_buffer("values", torch.zeros(len(self.shares)))  # at the last measurement
         self._step = self._next = 0
         self._current = interval
         self._seen: set[str] = set()
 
-    def forward(self, task_loss: Tensor, terms: Mapping[str, Tensor], features: Sequence[Tensor]) -> dict[str, Tensor]:
+    def forward(self, task_loss: Tensor, terms: Mapping[str, Tensor], features: Features) -> dict[str, Tensor]:
         """Return the weight of each term for this step; every few steps the gradients are measured for it."""
         if self._step == self._next or not terms.keys() <= self._seen:  # a schedule may bring a term in later
-            steady = self._measure({"": task_loss, **terms}, features)
+            steady = self._measure(task_loss, terms, features)
             self._current = min(2 * self._current, self.longest) if steady else self.interval
             self._next = self._step + self._current
             self._seen |= terms.keys()
         self._step += 1
-        task = self.norms[0]
-        # A faint gradient must not blow a term's weight up, and none at all (nothing to learn in the batch that was
-        # measured) says nothing of the batches until the next measurement: until one shows a gradient, it has no weight.
-        floor = 1e-3 * task.clamp(min=1e-12)
         growth = self._growth(terms)
-        norms = {name: self.norms[self._place(name)] * growth[index] for index, name in enumerate(terms)}
-        weights = {name: self.shares[name] * task / norm.clamp(min=floor) * (norm > 0) for name, norm in norms.items()}
-        return {name: weight.clamp(max=self.most.get(name, torch.inf)) for name, weight in weights.items()}
+        weights = {}
+        for name, grown in zip(terms, growth, strict=True):
+            task, own = self.norms[:, self._place(name)]
+            norm = grown * own
+            # A faint gradient must not blow a term's weight up, and none at all (nothing to learn in the batch that was
+            # measured) says nothing of the batches until the next measurement: without one a term has no weight.
+            weight = self.shares[name] * task / norm.clamp(min=1e-3 * task.clamp(min=1e-12)) * (norm > 0)
+            weights[name] = weight.clamp(max=self.most.get(name, torch.inf))
+        return weights
 
     def get_extra_state(self) -> Tensor:
         """When to measure next: saved beside the norms, so that a resumed run goes on as if it had not stopped."""
@@ -142,8 +146,8 @@ class GradientRatio(Balance):
 
     def pull(self, name: str, weight: float) -> float:
         """How hard a term would pull at a weight, as a multiple of the task loss; 0 where it was never measured."""
-        task = float(self.norms[0])
-        return weight * float(self.norms[self._place(name)]) / task if task > 0 else 0.0
+        task, own = self.norms[:, self._place(name)].tolist()
+        return weight * own / task if task > 0 else 0.0
 
     def held_back(self, published: Mapping[str, float]) -> list[str]:
         """Say which terms would drown the task loss at their published weights and are held back."""
@@ -167,22 +171,23 @@ class GradientRatio(Balance):
         return torch.where((now > LEAP * before) & (before > 0), now / before.clamp(min=1e-30), torch.ones_like(now))
 
     def _place(self, name: str) -> int:
-        return 0 if name == "" else 1 + list(self.shares).index(name)
+        return list(self.shares).index(name)
 
-    def _measure(self, losses: Mapping[str, Tensor], features: Sequence[Tensor]) -> bool:
-        """Average the norms in; return whether each kept to its average in proportion to the first, the task's."""
-        norms, values = mean_over_processes(
-            torch.stack([torch.stack([_gradient_norm(loss, features), loss.detach().float()]) for loss in losses.values()])
-        ).unbind(1)
-        places = [self._place(name) for name in losses]
-        before = self.norms[places]
+    def _measure(self, task_loss: Tensor, terms: Mapping[str, Tensor], features: Features) -> bool:
+        """Average the norms in; return whether each term's kept to its average in proportion to the task's."""
+        values = torch.stack([value.detach().float() for value in terms.values()])
+        measured = torch.stack((*_gradient_norms(task_loss, terms, features), values))
+        *_, values = measured = mean_over_processes(measured)
+        norms = measured[:2]
+        places = [self._place(name) for name in terms]
+        before = self.norms[:, places]
         keep = self.momentum * (before > 0) * (norms <= LEAP * before)
         averages = keep * before + (1 - keep) * norms
         # One overflow in half precision must not stay in the average for ever.
-        self.norms[places] = torch.where(torch.isfinite(norms), averages, before)
+        self.norms[:, places] = torch.where(torch.isfinite(norms), averages, before)
         self.values[places] = values
-        expected = before * norms[0]
-        return bool(((norms * before[0] - expected).abs() < STEADY * expected).all())
+        expected = before[1] * norms[0]
+        return bool(((norms[1] * before[0] - expected).abs() < STEADY * expected).all())
 
 
 class Uncertainty(Balance):
@@ -205,7 +210,7 @@ class Uncertainty(Balance):
         self.weights = dict(weights)
         self.log_variances = nn.ParameterDict({name: nn.Parameter(torch.zeros(())) for name in weights})
 
-    def forward(self, task_loss: Tensor, terms: Mapping[str, Tensor], features: Sequence[Tensor]) -> dict[str, Tensor]:
+    def forward(self, task_loss: Tensor, terms: Mapping[str, Tensor], features: Features) -> dict[str, Tensor]:
         """Return the weight of each term, with gradient."""
         del task_loss, features
         return {name: self.weights[name] * torch.exp(-self.log_variances[name]) for name in terms}
@@ -216,16 +221,31 @@ class Uncertainty(Balance):
         return penalty
 
 
-def _gradient_norm(loss: Tensor, features: Sequence[Tensor]) -> Tensor:
+def _gradient_norms(task_loss: Tensor, terms: Mapping[str, Tensor], features: Features) -> tuple[Tensor, Tensor]:
+    """The task's gradient norm where each term is weighed, and the term's, [T] each; the task's gradient is taken once."""
+    trained = {name: _trained(features[name]) for name in terms}
+    everywhere = list({id(feature): feature for own in trained.values() for feature in own}.values())
+    task = dict(zip(map(id, everywhere), _squares(task_loss, everywhere), strict=True))
+    at_places = [torch.stack([task[id(feature)] for feature in own]).sum() for own in trained.values()]
+    own = [_squares(value, trained[name]).sum() for name, value in terms.items()]
+    return torch.stack(at_places).sqrt(), torch.stack(own).sqrt()
+
+
+def _trained(features: Sequence[Tensor]) -> list[Tensor]:
     trained = [feature for feature in features if feature.requires_grad]
     if not trained:
         raise AdapterError(
             "Expected features of the student that train, to weigh gradients at, but all of them are frozen. Freeze fewer "
             "layers, or give `balance: none` and weights."
         )
-    scale = HALF_SCALE if any(feature.dtype == torch.float16 for feature in trained) else 1.0
+    return trained
+
+
+def _squares(loss: Tensor, features: Sequence[Tensor]) -> Tensor:
+    """The square of the norm of a scalar's gradient at each feature."""
+    scale = HALF_SCALE if any(feature.dtype == torch.float16 for feature in features) else 1.0
     gradients = torch.autograd.grad(
-        loss, trained, grad_outputs=torch.full_like(loss, scale), retain_graph=True, allow_unused=True
+        loss, features, grad_outputs=torch.full_like(loss, scale), retain_graph=True, allow_unused=True
     )
-    squares = [g.float().square().sum() for g in gradients if g is not None]
-    return torch.stack(squares).sum().sqrt() / scale if squares else torch.zeros((), device=loss.device)
+    norms = [loss.new_zeros(()) if gradient is None else gradient.float().norm() for gradient in gradients]
+    return (torch.stack(norms) / scale).square()

@@ -100,10 +100,9 @@ class ClassTerms(nn.Module):
         _, columns = self._classes or (None, None)
         return class_label_loss(pick_classes(teacher.logits, columns, background=False), self._common(targets.classes))
 
-    def weighed_at(self, names: Collection[str], student: ClassifierOutputs) -> tuple[Tensor, ...]:
+    def weighed_at(self, names: Collection[str], student: ClassifierOutputs) -> dict[str, tuple[Tensor, ...]]:
         """All levels, of sentences their layers' own tensors; see :class:`detkd.terms.Terms`."""
-        del names
-        return student.hidden or student.features
+        return dict.fromkeys(names, student.hidden or student.features)
 
     def forward(
         self,

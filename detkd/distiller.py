@@ -198,8 +198,8 @@ class Distiller(nn.Module):
 
     def _compute(
         self, names: Sequence[str], images: Tensor, targets: Labels, outputs: Sequence[Outputs]
-    ) -> tuple[dict[str, Tensor], tuple[Tensor, ...]]:
-        """The weighted mean of each term over the teachers, and the student's features at which they are weighed."""
+    ) -> tuple[dict[str, Tensor], dict[str, tuple[Tensor, ...]]]:
+        """The weighted mean of each term over the teachers, and the student's features at which it is weighed."""
         student = self._student.take_outputs()
         if self._head_weights and isinstance(student, DetectorOutputs):
             student = replace(student, head_weights=self._head_weights)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from detkd.balance import Features
+
 RATE = 0.1  # a term that pulls straight against the held-out task is shut off by ten measurements
 
 
@@ -72,7 +74,7 @@ class Meta(Balance):
         if self._step % self.interval == 0:
             self._ahead = _gradients(held_out(), self._student, keep=False)
 
-    def forward(self, task_loss: Tensor, terms: Mapping[str, Tensor], features: Sequence[Tensor]) -> dict[str, Tensor]:
+    def forward(self, task_loss: Tensor, terms: Mapping[str, Tensor], features: Features) -> dict[str, Tensor]:
         """Return the weight of each term for this step."""
         weights = self.ratio(task_loss, terms, features)
         if self._ahead is not None:

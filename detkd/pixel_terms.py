@@ -84,9 +84,9 @@ class PixelTerms(nn.Module):
         del size
         return pixel_label_loss(teacher.heads[0], self.pairing.labels(targets.classes.clamp(min=NOT_LEARNT)))
 
-    def weighed_at(self, names: Collection[str], student: SegmenterOutputs) -> tuple[Tensor, ...]:
-        """All levels of the decoder, or its finest where nothing but pixels is compared; see :class:`detkd.terms.Terms`."""
-        return student.features if "levels" in {self.places[name] for name in names} else student.features[:1]
+    def weighed_at(self, names: Collection[str], student: SegmenterOutputs) -> dict[str, tuple[Tensor, ...]]:
+        """The decoder's finest level for what compares pixels, all levels for others; see :class:`detkd.terms.Terms`."""
+        return {name: student.features if self.places[name] == "levels" else student.features[:1] for name in names}
 
     def forward(
         self,

@@ -121,7 +121,8 @@ def draw(detections: Detections, shape: Shape, size: tuple[int, int]) -> Tensor:
     Returns:
         Probability p that an object of each class lies on each pixel, [B, C, H, W].
     """
-    return -torch.expm1(_log_absence(detections, shape, size))
+    # Not by expm1, here and below not by log1p: on a CPU they take several times as long, and no score is so small.
+    return 1 - _log_absence(detections, shape, size).exp()
 
 
 @torch.no_grad()
@@ -139,7 +140,7 @@ def as_predictions(drawn: Tensor, *, softmax: bool) -> PixelPredictions:
         as ``SILENT``.
     """
     present = drawn.clamp(SMALLEST, 1 - SMALLEST)
-    absent = torch.log1p(-present)
+    absent = (1 - present).log()
     if softmax:
         logits = torch.cat((absent.sum(1, keepdim=True), present.log()), 1).log_softmax(1)
     else:
@@ -162,7 +163,8 @@ def _log_absence(detections: Detections, shape: Shape, size: tuple[int, int]) ->
     for part in marks.chunks(max(1, CHUNK // (size[0] * size[1]))):
         drawn = part.scores.clamp(max=1 - SMALLEST)[:, None, None] * _inside(part.boxes, size)
         masks = shape(part, size)
-        total.index_add_(0, part.images * classes + part.classes, torch.log1p(-(drawn if masks is None else drawn * masks)))
+        absent = 1 - (drawn if masks is None else drawn * masks)
+        total.index_add_(0, part.images * classes + part.classes, absent.log())
     return total.view(batch, classes, *size)
 
 

@@ -93,10 +93,9 @@ class TeacherTerms(nn.Module):
         """How badly the teacher finds the labelled objects of each image, [B]."""
         return label_loss(self.candidates(teacher, size), self._common(targets))
 
-    def weighed_at(self, names: Collection[str], student: DetectorOutputs) -> tuple[Tensor, ...]:
+    def weighed_at(self, names: Collection[str], student: DetectorOutputs) -> dict[str, tuple[Tensor, ...]]:
         """Where the neck meets the head; see :class:`detkd.terms.Terms`."""
-        del names
-        return student.features
+        return dict.fromkeys(names, student.features)
 
     def forward(
         self,

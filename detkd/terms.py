@@ -74,8 +74,8 @@ class Terms(Protocol):
             size: Height and width of the student's input in pixels.
         """
 
-    def weighed_at(self, names: Collection[str], student: Any) -> tuple[Tensor, ...]:
-        """The student's activations through which the task loss and the named terms all pass, as near to them as there are.
+    def weighed_at(self, names: Collection[str], student: Any) -> dict[str, tuple[Tensor, ...]]:
+        """For each named term the student's activations through which it and the task loss pass, as near as there are.
 
         Gradients are weighed against each other there: the further down, the more of the student each measurement costs.
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def step(balance: Meta, theta: Tensor, held_out: Tensor, **terms: Tensor) -> dict[str, float]:
     """The weights of a step of a student of two parameters, whose losses are planes of the given slopes."""
     balance.look_ahead(lambda: held_out @ theta)
-    found = balance(theta.sum(), {name: slope @ theta for name, slope in terms.items()}, [theta])
+    found = balance(theta.sum(), {name: slope @ theta for name, slope in terms.items()}, dict.fromkeys(terms, (theta,)))
     return {name: float(weight) for name, weight in found.items()}
 
 
@@ -62,7 +62,7 @@ def test_the_gradient_that_gates_follow_is_that_of_a_step_ahead() -> None:
     balance.gates.fill_(0.5)
     found = losses(theta)
     balance.look_ahead(lambda: losses(theta)[0])
-    balance(found[1], {"a": found[2], "b": found[3]}, [theta])
+    balance(found[1], {"a": found[2], "b": found[3]}, dict.fromkeys("ab", (theta,)))
     norms = [float(gradients[0].norm() * gradient.norm()) for gradient in gradients[2:]]
     cosines = [product / norm for product, norm in zip(expected, norms, strict=True)]
     assert balance.gates.tolist() == pytest.approx([0.5 + 0.1 * cosine for cosine in cosines], abs=1e-3)
@@ -88,7 +88,7 @@ def test_noise_for_labels_loses_its_weight_and_a_teacher_keeps_it() -> None:
         logits = student(inputs)
         task = criterion(logits, labels)
         terms = {"teacher": criterion(logits, (3 * inputs @ truth.T).softmax(1)), "noise": criterion(logits, wrong)}
-        weights = balance(task, terms, [logits])
+        weights = balance(task, terms, dict.fromkeys(terms, (logits,)))
         optimizer.zero_grad()
         (task + sum(weights[name] * terms[name] for name in terms)).backward()
         optimizer.step()

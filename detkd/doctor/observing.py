@@ -44,7 +44,7 @@ class Observation:
     Attributes:
         seconds: Of a batch, from each step of the optimizer to the next, without what watching took.
         task: Norm of the task loss's gradient at the student's parameters, of each batch.
-        places: Norm of the task loss's gradient at the student's features, of each batch.
+        places: Norm of the task loss's gradient at the student's features, of each batch; the least of all terms' features.
         norms: The gradients' norms at the parameters of each term, unweighted.
         pulls: Norm of each weighted term's gradient as a multiple of the task's, at the student's features, where
             :class:`detkd.balance.GradientRatio` measures it, too.
@@ -134,16 +134,17 @@ class _Watch:
         begin = time.monotonic()
         task_loss, terms, features = inputs
         parameters = [parameter for parameter in self._student.parameters() if parameter.requires_grad]
-        task, place = _gradient(task_loss, parameters), float(_gradient(task_loss, features).norm())
+        task = _gradient(task_loss, parameters)
         norm = float(task.norm())
+        places = {name: float(_gradient(task_loss, features[name]).norm()) for name in terms}
         self.found.task.append(norm)
-        self.found.places.append(place)
+        self.found.places.append(min(places.values()))
         for name, value in terms.items():
             own = _gradient(value, parameters)
             size = float(own.norm())
             self.found.norms.setdefault(name, []).append(size)
-            if place > 0:
-                pull = float(weights[name]) * float(_gradient(value, features).norm()) / place
+            if places[name] > 0:
+                pull = float(weights[name]) * float(_gradient(value, features[name]).norm()) / places[name]
                 self.found.pulls.setdefault(name, []).append(pull)
             if norm > 0 and size > 0:
                 self.found.cosines.setdefault(name, []).append(float(own @ task) / (size * norm))

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     Value = TypeVar("Value", bound=np.generic)
     Pixels = npt.NDArray[np.float64]
 
-MISSED, EXTRA, CONFUSED, IGNORED = COLOURS[4], COLOURS[1], COLOURS[3], "#808080"
+# None of them is a class's colour; they differ in brightness too, for who tells few colours apart.
+MISSED, EXTRA, CONFUSED, IGNORED = "#FFFFFF", "#FF00FF", "#00FFFF", "#808080"
 MEANINGS = {"missed": MISSED, "not in the labels": EXTRA, "another class": CONFUSED, "ignored": IGNORED}
 DIFFERENCE = "student ≠ labels"
 SHARP = 480  # pixels of a panel's side from which outlines are thin lines

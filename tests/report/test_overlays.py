@@ -8,7 +8,7 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from detkd.data.masks import PixelLabels
-from detkd.report.gallery import Gallery, Shown, write_gallery
+from detkd.report.gallery import COLOURS, Gallery, Shown, write_gallery
 from detkd.report.overlays import CONFUSED, EXTRA, IGNORED, MISSED, OverlayRow, draw_overlays
 from detkd.report.panels import gallery_panels
 
@@ -48,6 +48,12 @@ def test_views_show_objects_and_where_student_and_labels_differ(row: OverlayRow)
     for (y, x), colour in {(1, 1): MISSED, (1, 5): EXTRA, (5, 9): CONFUSED, (7, 15): IGNORED}.items():
         assert np.allclose(difference[y * times, x * times] / 255, to_rgb(colour), atol=1 / 255)
     assert (difference[times, 3 * times] == 100).all()
+
+
+def test_no_colour_of_the_legend_means_two_things(row: OverlayRow) -> None:
+    names = [f"class {index}" for index in range(len(COLOURS))]
+    legend = draw_overlays([row], names).legend
+    assert len(set(legend.values())) == len(legend) == len(names) + 4
 
 
 def test_pictures_without_objects_and_of_unlike_sizes(row: OverlayRow, tmp_path: Path) -> None:
