@@ -18,7 +18,7 @@ import yaml
 from detkd.config import load_config, read_yaml
 from detkd.engines.families import FAMILIES
 from detkd.engines.grid import Axis, grid_recipes
-from detkd.engines.kept import CONFIG, describe_changes, kept_teachers, other_teachers
+from detkd.engines.kept import CONFIG, describe_changes, kept_weights, other_weights
 from detkd.engines.run import build_models, check_settings, run_config
 from detkd.engines.tasks import task_of
 from detkd.errors import ConfigError, DataError, DetkdError, one_line
@@ -247,14 +247,14 @@ def _refuse_other_data(comparison: Comparison, results: Mapping[str, Sequence[Ma
 
 
 def _refuse_mixed_teachers(comparison: Comparison) -> None:
-    """A teacher may be trained anew while a comparison runs, and its file be gone when the runs are compared."""
+    """Weights may be trained anew while a comparison runs, and their file be gone when the runs are compared."""
     known: dict[str, tuple[str, str]] = {}
     for run in (run for runs in comparison.runs.values() for run in runs):
-        for path, digest in kept_teachers(run.output / run.name, run).items():
+        for path, digest in kept_weights(run.output / run.name, run).items():
             first, others = known.setdefault(path, (run.name, digest))
             if digest != others:
                 raise DataError(
-                    f"Expected runs with the same teacher, but the weights in {path} were others for {run.name} than for "
+                    f"Expected runs from the same files, but the weights in {path} were others for {run.name} than for "
                     f"{first}. Delete the older one's folder in {comparison.folder} to make it anew."
                 )
 
@@ -309,10 +309,10 @@ def _refuse_other_runs(comparison: Comparison) -> None:
                     "delete it."
                 )
             elif _finished(run) or _begun(run):
-                for path in other_teachers(folder, run, digest):
+                for path in other_weights(folder, run, digest):
                     retaught.setdefault(path, []).append(run.name)
     faults += [
-        f"{', '.join(names)}: made with other weights than the teacher's file {path} has now. Put the former ones back, or "
+        f"{', '.join(names)}: made with other weights than {path} has now. Put the former ones back, or "
         f"delete the folder of each in {comparison.folder} to make it anew."
         for path, names in retaught.items()
     ]

@@ -1,4 +1,4 @@
-"""The configuration and the teachers that a run's folder keeps, against those asked for, or those of another run."""
+"""The configuration and the weights that a run began with, against those asked for, or those of another run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from detkd.config import RunConfig
 
 CONFIG = "config.yaml"  # in the folder of a run
-TEACHERS = "teachers.json"  # beside it: the digest of the weights of each teacher's file
+WEIGHTS = "weights.json"  # beside it: the digest of the weights in each file that a run starts from
 SHOWN = 4  # of the keys that differ
 INCIDENTAL = ("name", "output", "loggers")  # keys that change nothing of what a run finds
 
@@ -41,25 +41,25 @@ def describe_changes(folder: Path, config: RunConfig) -> str | None:
     return _changes(_kept(folder), config)
 
 
-def keep_teachers(folder: Path, config: RunConfig) -> None:
-    """Write down which weights the teachers' files have as a run starts: under the same path may lie other ones later.
+def keep_weights(folder: Path, config: RunConfig) -> None:
+    """Write down which weights a run starts from, teachers' and its own: under the same path may lie other ones later.
 
     Args:
         folder: Of the run.
         config: The run.
     """
-    digests = {path: weights_digest(Path(path)) for path in _teacher_files(config)}
+    digests = {path: weights_digest(Path(path)) for path in _weight_files(config)}
     known = {path: digest for path, digest in digests.items() if digest is not None}
     if known:
-        write_json(folder / TEACHERS, known)
+        write_json(folder / WEIGHTS, known)
     else:
-        (folder / TEACHERS).unlink(missing_ok=True)  # of a run that was begun here before
+        (folder / WEIGHTS).unlink(missing_ok=True)  # of a run that was begun here before
 
 
-def kept_teachers(folder: Path, config: RunConfig) -> dict[str, str]:
-    """The digests of the weights that a run was started with, by the teachers' paths in its configuration.
+def kept_weights(folder: Path, config: RunConfig) -> dict[str, str]:
+    """The digests of the weights that a run was started with, by the files' paths in its configuration.
 
-    Empty where no teacher is read from a file, and for a run of a detkd that wrote no digests down.
+    Empty where neither teacher nor student is read from a file, and for a run of a detkd that wrote no digests down.
 
     Args:
         folder: Of the run.
@@ -68,7 +68,7 @@ def kept_teachers(folder: Path, config: RunConfig) -> dict[str, str]:
     Raises:
         DataError: If the file is broken.
     """
-    files, path = _teacher_files(config), folder / TEACHERS
+    files, path = _weight_files(config), folder / WEIGHTS
     if not files or not path.exists():
         return {}
     try:
@@ -77,13 +77,13 @@ def kept_teachers(folder: Path, config: RunConfig) -> dict[str, str]:
             raise ValueError("it is no object of digests")
     except (OSError, ValueError) as error:
         raise DataError(
-            f"Expected the digests of a run's teachers in {path}, but: {one_line(error)}. Delete the run to make it anew."
+            f"Expected the digests of a run's weights in {path}, but: {one_line(error)}. Delete the run to make it anew."
         ) from error
     return {file: content[file] for file in files if file in content}
 
 
-def other_teachers(folder: Path, config: RunConfig, digest: Callable[[Path], str | None] = weights_digest) -> list[str]:
-    """The paths of a run's teachers whose weights are no longer those that it was started with.
+def other_weights(folder: Path, config: RunConfig, digest: Callable[[Path], str | None] = weights_digest) -> list[str]:
+    """The paths of a run's teachers, and of its student, whose weights are no longer those that it was started with.
 
     A file that is gone is none: a finished run needs it no more.
 
@@ -93,9 +93,9 @@ def other_teachers(folder: Path, config: RunConfig, digest: Callable[[Path], str
         digest: Of the weights in a file.
 
     Raises:
-        DataError: See :func:`kept_teachers`.
+        DataError: See :func:`kept_weights`.
     """
-    kept = kept_teachers(folder, config)
+    kept = kept_weights(folder, config)
     return [path for path, own in kept.items() if digest(Path(path)) not in (own, None)]
 
 
@@ -108,14 +108,13 @@ def find_baseline(folder: Path) -> Path | None:
         folder: Of the distilled run.
     """
     try:
-        config, images = _kept(folder), _images(folder)
-    except (ConfigError, DataError):  # of an earlier version, or broken
-        return None
-    if config.distill is None:
+        if _kept(folder).distill is None:
+            return None
+    except ConfigError:  # of an earlier version, or broken
         return None
     for other in sorted(path.parent for path in folder.resolve().parent.glob(f"*/{RESULTS}")):
         try:
-            if _no_baseline(config, images, other) is None:
+            if _no_baseline(folder, other) is None:
                 read_curves(other), read_index(other)  # what a report shows of it, too
                 return other
         except (ConfigError, DataError):  # a run of an earlier version, or a broken one, is none to compare with
@@ -137,13 +136,12 @@ def check_baseline(folder: Path, other: Path) -> Path:
         ConfigError: If the runs differ, or have kept no configuration.
         DataError: If either is not finished, or its results are broken.
     """
-    config = _kept(folder)
-    if config.distill is None:
+    if _kept(folder).distill is None:
         raise ConfigError(
             f"baseline: expected a distilled run to compare another with, but {folder} is not distilled itself. "
             "Ask for the report of the distilled one, or use detkd compare."
         )
-    reason = _no_baseline(config, _images(folder), other)
+    reason = _no_baseline(folder, other)
     if reason is not None:
         raise ConfigError(
             f"baseline: expected a run that differs from {folder} by distill=null alone, but {reason}. Train one, "
@@ -152,15 +150,19 @@ def check_baseline(folder: Path, other: Path) -> Path:
     return other
 
 
-def _no_baseline(config: RunConfig, images: Mapping[str, int], other: Path) -> str | None:
-    """Why a run is not the one to compare another with, of a configuration and so many images; None where it is."""
-    alone = _kept(other)
+def _no_baseline(folder: Path, other: Path) -> str | None:
+    """Why a run is not the one to compare a distilled one with; None where it is."""
+    config, alone = _kept(folder), _kept(other)
     incidental = {key: getattr(alone, key) for key in INCIDENTAL}
     changes = _changes(alone, config.model_copy(update={"distill": None, **incidental}))
     if changes is not None:
         return f"in {other / CONFIG} {changes}"
-    others = _images(other)
-    return None if images == others else f"its pictures were {others} and not {images}"
+    images, others = _images(folder), _images(other)
+    if images != others:
+        return f"its pictures were {others} and not {images}"
+    own, began = kept_weights(folder, config), kept_weights(other, alone)
+    changed = [path for path in own.keys() & began.keys() if own[path] != began[path]]
+    return f"the weights in {changed[0]} were others when it began" if changed else None
 
 
 def _images(folder: Path) -> dict[str, int]:
@@ -181,9 +183,9 @@ def _kept(folder: Path) -> RunConfig:
         raise ConfigError("\n".join(lines)) from error
 
 
-def _teacher_files(config: RunConfig) -> list[str]:
-    """The files that a run's teachers are read from, that of ultralytics' own distillation among them."""
-    specs = config.distill.all_teachers if config.distill is not None else ()
+def _weight_files(config: RunConfig) -> list[str]:
+    """The files that a run's student and teachers are read from, that of ultralytics' own distillation among them."""
+    specs = (config.student, *(config.distill.all_teachers if config.distill is not None else ()))
     weights = [str(spec.weights) for spec in specs if spec.weights is not None]
     models = [spec.model for spec in specs if spec.weights is None] + [config.trainer.get("distill_model")]
     checkpoints = [model for model in models if isinstance(model, str) and model.endswith(CHECKPOINTS)]

@@ -18,7 +18,7 @@ from detkd.adapters.families import make_any_adapter
 from detkd.config import dump_config
 from detkd.engines.distillation import build_distiller
 from detkd.engines.families import FAMILIES, build_model, build_teacher
-from detkd.engines.kept import CONFIG, describe_changes, find_baseline, keep_teachers, other_teachers
+from detkd.engines.kept import CONFIG, describe_changes, find_baseline, keep_weights, other_weights
 from detkd.engines.tasks import Judged, task_of
 from detkd.errors import ConfigError, WeightsError
 from detkd.evaluation.cost import measure_cost
@@ -85,7 +85,7 @@ def _train_and_judge(
         remove_remains(folder)
         write_text(folder / CONFIG, dump_config(config))
         if not resume:  # or what was learnt before might be of other teachers
-            keep_teachers(folder, config)
+            keep_weights(folder, config)
     trained = family.engine.train(student, distiller, config, dataset, folder, resume=resume)
     if not is_first_process():
         return folder
@@ -238,9 +238,9 @@ def _check_folder(folder: Path, config: RunConfig, resume: bool) -> None:
             f"Expected the configuration that the run was started with, but it differs from {folder / CONFIG}: {changes}. "
             "Resume with that file."
         )
-    for path in other_teachers(folder, config) if resume else ():
+    for path in other_weights(folder, config) if resume else ():
         raise ConfigError(
-            f"Expected the teacher that {folder} was started with, but {path} has other weights now. Put the former ones "
+            f"Expected the weights that {folder} was started with, but {path} has other weights now. Put the former ones "
             "back, or delete the folder to begin anew."
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ import yaml
 
 from detkd.config import dump_config
 from detkd.engines import compare
-from detkd.engines.kept import keep_teachers
+from detkd.engines.kept import keep_weights
 from detkd.engines.run import prepare_run
 from detkd.errors import AdapterError, ConfigError, DataError, WeightsError
 from tests.engines.conftest import TINY
@@ -147,7 +148,7 @@ def test_it_runs_what_is_missing_and_nothing_twice(
     page = (folder / "report.html").read_text()
     assert 'data-role="alone"' in page  # the pictures of its runs
     assert 'data-role="native"' in page
-    taught = {name: (folder / f"{name}-3" / "teachers.json").exists() for name in report["recipes"]}
+    taught = {name: (folder / f"{name}-3" / "weights.json").exists() for name in report["recipes"]}
     assert taught == {"alone": False, "pkd": True, "native": True}
 
     monkeypatch.setattr(compare, "_run_apart", lambda _: pytest.fail("a finished run was made again"))
@@ -198,8 +199,8 @@ def test_a_teacher_trained_anew_under_the_same_path_is_another_one(tmp_path: Pat
     for name, runs in planned.runs.items():
         for run in runs:
             finish(run, 0.5, teacher=0.6)
-            keep_teachers(run.output / run.name, run)
-            kept = run.output / run.name / "teachers.json"
+            keep_weights(run.output / run.name, run)
+            kept = run.output / run.name / "weights.json"
             assert kept.exists() == (name != "alone")
     assert json.loads(kept.read_text()).keys() == {str(teacher)}
     compare.summarise(plan(tmp_path))
@@ -208,7 +209,7 @@ def test_a_teacher_trained_anew_under_the_same_path_is_another_one(tmp_path: Pat
     with pytest.raises(ConfigError) as refused:
         plan(tmp_path)
     assert str(refused.value) == (
-        f"pkd-0, pkd-1, native-0, native-1: made with other weights than the teacher's file {teacher} has now. Put the "
+        f"pkd-0, pkd-1, native-0, native-1: made with other weights than {teacher} has now. Put the "
         f"former ones back, or delete the folder of each in {planned.folder} to make it anew."
     )
     plan(tmp_path, overrides=[f"distill.teacher.weights={tmp_path / 'u.pt'}"], only=["alone"])
@@ -216,13 +217,27 @@ def test_a_teacher_trained_anew_under_the_same_path_is_another_one(tmp_path: Pat
     with pytest.raises(ConfigError, match="^pkd-1, native-0, native-1: made"):
         plan(tmp_path)
     for run in (run for name in ("pkd", "native") for run in planned.runs[name]):
-        (run.output / run.name / "teachers.json").unlink()  # as of an earlier version
+        (run.output / run.name / "weights.json").unlink()  # as of an earlier version
     plan(tmp_path)
     teacher.unlink()  # finished runs need it no more
     plan(tmp_path)
 
 
-def test_runs_of_other_teachers_are_not_compared(tmp_path: Path, data: Path) -> None:
+def test_weights_that_students_begin_with_are_the_same_for_all(tmp_path: Path, data: Path) -> None:
+    start = tmp_path / "s.pt"
+    write_teacher(start, 1.0)
+    write_run(tmp_path, data, "yolo11s.yaml")
+    given: dict[str, Any] = {"overrides": [f"student.weights={start}"], "only": ["pkd"]}
+    for run in (run for runs in plan(tmp_path, **given).runs.values() for run in runs):
+        finish(run, 0.5, teacher=0.6)
+        keep_weights(run.output / run.name, run)
+    compare.summarise(plan(tmp_path, **given))
+    write_teacher(start, 2.0)
+    with pytest.raises(ConfigError, match=f"^alone-0, alone-1, pkd-0, pkd-1: made with other weights than {start} has now"):
+        plan(tmp_path, **given)
+
+
+def test_runs_of_other_weights_are_not_compared(tmp_path: Path, data: Path) -> None:
     teacher = tmp_path / "t.pt"
     write_run(tmp_path, data, str(teacher))
     planned = plan(tmp_path)
@@ -230,16 +245,16 @@ def test_runs_of_other_teachers_are_not_compared(tmp_path: Path, data: Path) -> 
         write_teacher(teacher, value)
         for run in runs:
             finish(run, 0.5, teacher=0.6)
-            keep_teachers(run.output / run.name, run)
+            keep_weights(run.output / run.name, run)
     with pytest.raises(
-        DataError, match=rf"the same teacher, but the weights in {teacher} were others for native-0 than for pkd"
+        DataError, match=rf"the same files, but the weights in {teacher} were others for native-0 than for pkd"
     ):
         compare.summarise(planned)
     for run in planned.runs["native"]:
-        (run.output / run.name / "teachers.json").unlink()
+        (run.output / run.name / "weights.json").unlink()
     compare.summarise(planned)
-    (planned.folder / "pkd-1" / "teachers.json").write_text("[]")
-    with pytest.raises(DataError, match=r"pkd-1/teachers\.json, but: it is no object of digests\. Delete the run"):
+    (planned.folder / "pkd-1" / "weights.json").write_text("[]")
+    with pytest.raises(DataError, match=r"pkd-1/weights\.json, but: it is no object of digests\. Delete the run"):
         compare.summarise(planned)
 
 
@@ -253,13 +268,13 @@ def test_a_run_that_was_cut_short_does_not_go_on_with_another_teacher(tmp_path: 
     last.parent.mkdir(parents=True)
     last.touch()
     (folder / "config.yaml").write_text(dump_config(run))
-    keep_teachers(folder, run)
+    keep_weights(folder, run)
     plan(tmp_path)
     write_teacher(teacher, 2.0)
     with pytest.raises(ConfigError, match="^native-0: made with other weights"):
         plan(tmp_path)
     with pytest.raises(
-        ConfigError, match=rf"the teacher that {folder} was started with, but {teacher} has other weights now"
+        ConfigError, match=rf"the weights that {folder} was started with, but {teacher} has other weights now"
     ):
         prepare_run(run, resume=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,19 @@ def test_a_run_of_another_configuration_is_not_taken(tmp_path: Path, changes: di
         check_baseline(distilled, other)
     assert said in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_run_that_began_with_other_weights_is_not_taken(tmp_path: Path) -> None:
+    start = {"model": "cnn", "weights": "start.safetensors"}
+    distilled = write(tmp_path / "distilled", distill=TEACHER, student=start)
+    other = write(tmp_path / "alone", student=start)
+    for folder, digest in ((distilled, "a"), (other, "b")):
+        (folder / "weights.json").write_text(json.dumps({"start.safetensors": digest}))
+    assert find_baseline(distilled) is None
+    with pytest.raises(ConfigError, match="the weights in start.safetensors were others when it began"):
+        check_baseline(distilled, other)
+    (other / "weights.json").write_text(json.dumps({"start.safetensors": "a"}))
+    assert find_baseline(distilled) == other
 
 
 def test_a_run_on_other_pictures_is_not_taken(tmp_path: Path) -> None:
