@@ -42,7 +42,9 @@ def gallery_panels(gallery: Gallery, path: Path) -> None:
             axes.set_title(f"{role}: {caption}" if caption else role, fontsize=11)
             axes.set_xticks([])
             axes.set_yticks([])
-    handles = [Patch(facecolor=colour, label=meaning) for meaning, colour in gallery.legend.items()]
+    # With an edge, or white would be nothing on white.
+    meanings = gallery.legend.items()
+    handles = [Patch(facecolor=colour, edgecolor="black", linewidth=0.5, label=meaning) for meaning, colour in meanings]
     if handles:
         figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 2 * columns), fontsize=11)
     with replacing(path) as temporary:
