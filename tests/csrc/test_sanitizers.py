@@ -22,13 +22,15 @@ def sanitize(csrc: Path, program: Path, sanitizer: str) -> subprocess.CompletedP
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, env=options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sanitizer", ["thread", "address"])
 def test_sanitizers_find_nothing(tmp_path: Path, sanitizer: str) -> None:
     result = sanitize(ROOT / "csrc", tmp_path / "program", sanitizer)
     assert result.returncode == 0, result.stderr[-3000:]
 
 
-@pytest.mark.parametrize("source", ["reduce.cuh", pytest.param("tile.cuh", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("source", ["reduce.cuh", "tile.cuh"])
 def test_a_missing_barrier_is_found(tmp_path: Path, source: str) -> None:
     """The check itself: without one barrier ThreadSanitizer must report a race."""
     broken = tmp_path / "csrc"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.skipif(shutil.which("nvcc") is None, reason="no CUDA toolkit")
 
-IN_EVERY_RUN = ("sm_80", "sm_90")
+IN_EVERY_RUN = ("sm_90",)
 
 PLANTED = """
 #include <cuda_runtime_api.h>

@@ -88,7 +88,7 @@ def apart(one: dict[str, Any], other: dict[str, Any], models: Path) -> float:
     return float(distance / moved)
 
 
-@pytest.mark.parametrize("source", ["live", "cache"])
+@pytest.mark.parametrize("source", ["live", pytest.param("cache", marks=pytest.mark.slow)])
 def test_two_processes_give_what_one_gives(models: Path, alike: Path, tmp_path: Path, source: str) -> None:
     terms = ["bckd", "at"]
     teacher = {"teacher": cached(models, alike, tmp_path / "cache", terms)} if source == "cache" else {}
@@ -98,6 +98,7 @@ def test_two_processes_give_what_one_gives(models: Path, alike: Path, tmp_path: 
     assert apart(first, second, models) == 0
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_same_average_as_their_teacher(models: Path, alike: Path, tmp_path: Path) -> None:
     job: dict[str, Any] = {"teacher": {"ema": 0.5}}
     (one,), (first, second) = (run(models, alike, tmp_path / str(n), ["at"], processes=n, **job) for n in (1, 2))

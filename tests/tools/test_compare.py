@@ -60,6 +60,7 @@ def test_the_recipes_of_faster_rcnns_are_sound() -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_faster_rcnn_is_compared_by_two_recipes_on_two_seeds(
     data: Path, rcnn_teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -142,7 +142,7 @@ def test_two_processes_make_one_run_together(write: Callable[..., Path], rcnn_te
     together = json.loads((folder / "results.json").read_text())
     assert sorted(path.name for path in folder.iterdir()) == [
         ".lock", "config.yaml", "curves.json", "detections.png", "lightning", "pictures", "report.html", "results.json",
-        "student.safetensors", "weights.json", "training.png",
+        "student.safetensors", "training.png", "weights.json",
     ]  # fmt: skip
     assert call("train_det", "--config", config, "name=one") == 0
     alone = json.loads((tmp_path / "runs" / "one" / "results.json").read_text())
