@@ -177,8 +177,8 @@ class GradientRatio(Balance):
         """Average the norms in; return whether each term's kept to its average in proportion to the task's."""
         values = torch.stack([value.detach().float() for value in terms.values()])
         measured = torch.stack((*_gradient_norms(task_loss, terms, features), values))
-        *_, values = measured = mean_over_processes(measured)
-        norms = measured[:2]
+        measured = mean_over_processes(measured)
+        norms, values = measured[:2], measured[2]
         places = [self._place(name) for name in terms]
         before = self.norms[:, places]
         keep = self.momentum * (before > 0) * (norms <= LEAP * before)

@@ -136,15 +136,17 @@ class _Watch:
         parameters = [parameter for parameter in self._student.parameters() if parameter.requires_grad]
         task = _gradient(task_loss, parameters)
         norm = float(task.norm())
-        places = {name: float(_gradient(task_loss, features[name]).norm()) for name in terms}
+        met = {name: tuple(map(id, features[name])) for name in terms}
+        where = {place: features[name] for name, place in met.items()}  # mostly one for all terms
+        places = {place: float(_gradient(task_loss, own).norm()) for place, own in where.items()}
         self.found.task.append(norm)
         self.found.places.append(min(places.values()))
         for name, value in terms.items():
             own = _gradient(value, parameters)
             size = float(own.norm())
             self.found.norms.setdefault(name, []).append(size)
-            if places[name] > 0:
-                pull = float(weights[name]) * float(_gradient(value, features[name]).norm()) / places[name]
+            if places[met[name]] > 0:
+                pull = float(weights[name]) * float(_gradient(value, features[name]).norm()) / places[met[name]]
                 self.found.pulls.setdefault(name, []).append(pull)
             if norm > 0 and size > 0:
                 self.found.cosines.setdefault(name, []).append(float(own @ task) / (size * norm))

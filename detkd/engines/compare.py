@@ -195,7 +195,7 @@ def summarise(comparison: Comparison) -> dict[str, Any]:
         for name, runs in comparison.runs.items()
     }
     _refuse_other_data(comparison, results)
-    _refuse_mixed_teachers(comparison)
+    _refuse_mixed_weights(comparison)
     first = comparison.metrics[0]
     teachers = [
         teacher["metrics"][comparison.split]
@@ -246,7 +246,7 @@ def _refuse_other_data(comparison: Comparison, results: Mapping[str, Sequence[Ma
             )
 
 
-def _refuse_mixed_teachers(comparison: Comparison) -> None:
+def _refuse_mixed_weights(comparison: Comparison) -> None:
     """Weights may be trained anew while a comparison runs, and their file be gone when the runs are compared."""
     known: dict[str, tuple[str, str]] = {}
     for run in (run for runs in comparison.runs.values() for run in runs):
@@ -295,9 +295,9 @@ def _run_logged(config: RunConfig, log: Path) -> None:
 
 
 def _refuse_other_runs(comparison: Comparison) -> None:
-    """A run of the same name with another configuration, or another teacher, must not be taken for this one."""
+    """A run of the same name with another configuration, or of other weights, must not be taken for this one."""
     faults = []
-    retaught: dict[str, list[str]] = {}
+    other: dict[str, list[str]] = {}
     digest = cache(weights_digest)  # most runs have the same teacher
     for runs in comparison.runs.values():
         for run in runs:
@@ -310,11 +310,11 @@ def _refuse_other_runs(comparison: Comparison) -> None:
                 )
             elif _finished(run) or _begun(run):
                 for path in other_weights(folder, run, digest):
-                    retaught.setdefault(path, []).append(run.name)
+                    other.setdefault(path, []).append(run.name)
     faults += [
         f"{', '.join(names)}: made with other weights than {path} has now. Put the former ones back, or "
         f"delete the folder of each in {comparison.folder} to make it anew."
-        for path, names in retaught.items()
+        for path, names in other.items()
     ]
     if faults:
         raise ConfigError("\n".join(faults))

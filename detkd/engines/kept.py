@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from detkd.config import load_config
 from detkd.errors import ConfigError, DataError, one_line
@@ -108,13 +108,15 @@ def find_baseline(folder: Path) -> Path | None:
         folder: Of the distilled run.
     """
     try:
-        if _kept(folder).distill is None:
+        config = _kept(folder)
+        if config.distill is None:
             return None
-    except ConfigError:  # of an earlier version, or broken
+        run = _began(folder, config)
+    except (ConfigError, DataError):  # of an earlier version, or broken
         return None
     for other in sorted(path.parent for path in folder.resolve().parent.glob(f"*/{RESULTS}")):
         try:
-            if _no_baseline(folder, other) is None:
+            if _no_baseline(run, other) is None:
                 read_curves(other), read_index(other)  # what a report shows of it, too
                 return other
         except (ConfigError, DataError):  # a run of an earlier version, or a broken one, is none to compare with
@@ -136,12 +138,13 @@ def check_baseline(folder: Path, other: Path) -> Path:
         ConfigError: If the runs differ, or have kept no configuration.
         DataError: If either is not finished, or its results are broken.
     """
-    if _kept(folder).distill is None:
+    config = _kept(folder)
+    if config.distill is None:
         raise ConfigError(
             f"baseline: expected a distilled run to compare another with, but {folder} is not distilled itself. "
             "Ask for the report of the distilled one, or use detkd compare."
         )
-    reason = _no_baseline(folder, other)
+    reason = _no_baseline(_began(folder, config), other)
     if reason is not None:
         raise ConfigError(
             f"baseline: expected a run that differs from {folder} by distill=null alone, but {reason}. Train one, "
@@ -150,18 +153,30 @@ def check_baseline(folder: Path, other: Path) -> Path:
     return other
 
 
-def _no_baseline(folder: Path, other: Path) -> str | None:
+class _Run(NamedTuple):
+    """What a finished run began with: its configuration, the number of its pictures, the digests of its weights."""
+
+    config: RunConfig
+    images: dict[str, int]
+    weights: dict[str, str]
+
+
+def _began(folder: Path, config: RunConfig) -> _Run:
+    return _Run(config, _images(folder), kept_weights(folder, config))
+
+
+def _no_baseline(run: _Run, other: Path) -> str | None:
     """Why a run is not the one to compare a distilled one with; None where it is."""
-    config, alone = _kept(folder), _kept(other)
+    alone = _kept(other)
     incidental = {key: getattr(alone, key) for key in INCIDENTAL}
-    changes = _changes(alone, config.model_copy(update={"distill": None, **incidental}))
+    changes = _changes(alone, run.config.model_copy(update={"distill": None, **incidental}))
     if changes is not None:
         return f"in {other / CONFIG} {changes}"
-    images, others = _images(folder), _images(other)
-    if images != others:
-        return f"its pictures were {others} and not {images}"
-    own, began = kept_weights(folder, config), kept_weights(other, alone)
-    changed = [path for path in own.keys() & began.keys() if own[path] != began[path]]
+    others = _images(other)
+    if others != run.images:
+        return f"its pictures were {others} and not {run.images}"
+    began = kept_weights(other, alone)
+    changed = [path for path in run.weights.keys() & began.keys() if run.weights[path] != began[path]]
     return f"the weights in {changed[0]} were others when it began" if changed else None
 
 

@@ -84,7 +84,7 @@ def _train_and_judge(
     if is_first_process():
         remove_remains(folder)
         write_text(folder / CONFIG, dump_config(config))
-        if not resume:  # or what was learnt before might be of other teachers
+        if not resume:  # or what was learnt before might be of other weights
             keep_weights(folder, config)
     trained = family.engine.train(student, distiller, config, dataset, folder, resume=resume)
     if not is_first_process():
